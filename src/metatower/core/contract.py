@@ -1,0 +1,162 @@
+"""The nouns of the library, and the two interchangeable parts that its arrows take."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+Data = Any
+"""What a learner learns from: arrays or an environment at storey 0, a `Tasks` at every storey above."""
+State = Any
+Metrics = dict[str, Float[Array, "..."]]
+Scored = tuple[Float[Array, ""], Metrics]
+
+
+class Objective(eqx.Module):
+    """Something that can be scored on data. Its learnable leaves are its parameters."""
+
+    @abstractmethod
+    def loss(self, data: Data, *, key: PRNGKeyArray) -> Scored:
+        """The scalar to be made small, and named numbers worth showing. Pure; `jit` and `vmap` apply."""
+
+    @property
+    def height(self) -> int:
+        """How many storeys of learning happen inside one call of `loss`."""
+        return 0
+
+    def crossed_by(self, gradient: "Gradient") -> "Objective":
+        """The same objective, whose inner runs (if it has any) are differentiated as `gradient` says."""
+        del gradient
+        return self
+
+    def as_judge(self) -> "Objective":
+        """The same objective as used to judge a finished run, where that may take more samples than a step does."""
+        return self
+
+
+class Learner(eqx.Module):
+    """Something that learns from data. Its learnable leaves are what the storey above may learn.
+
+    Subclasses give `start`, `step` and `loss`; everything else in the library follows from these three.
+    `step` need not be a gradient step: it may store examples, tick a recurrent network or act in an
+    environment. `steps` says how many of them `adapt` takes on one support set.
+    """
+
+    steps = 1
+
+    @abstractmethod
+    def start(self, *, key: PRNGKeyArray) -> State:
+        """A fresh state, before any data."""
+
+    @abstractmethod
+    def step(self, state: State, data: Data, *, key: PRNGKeyArray) -> State:
+        """The state after one more look at the data."""
+
+    @abstractmethod
+    def loss(self, state: State, data: Data, *, key: PRNGKeyArray) -> Scored:
+        """How bad `state` is on `data`, which it must not learn from."""
+
+    def adapt(self, support: Data, *, key: PRNGKeyArray) -> State:
+        """The state after `steps` steps on `support`, from a fresh start."""
+        return run(self, support, key=key)
+
+    def update(self, state: State, data: Data, *, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        """`step`, with what a host loop may want to log of it."""
+        return self.step(state, data, key=key), {}
+
+    @property
+    def height(self) -> int:
+        """The storey this learner stands on: 0 learns a task, 1 learns how storey 0 should learn, ..."""
+        return 0
+
+    def first_order(self) -> "Learner":
+        """This learner with the derivative of its own gradients taken as zero, if it has any."""
+        return self
+
+
+def run(
+    learner: Learner, support: Data, *, key: PRNGKeyArray, remat: bool = False, last: int | None = None
+) -> State:
+    """The state of `learner` after its `steps` steps on `support`.
+
+    Args:
+        remat: recompute each step in the backward pass instead of storing what happened inside it
+            (memory then grows with the size of the state, not with the work of a step).
+        last: only the last so many steps are differentiated (truncation); all of them if None.
+    """
+    key_start, key_steps = jax.random.split(key)
+    state = learner.start(key=key_start)
+    if learner.steps == 0:
+        return state
+
+    def body(state, key):
+        return learner.step(state, support, key=key), None
+
+    if remat:
+        body = jax.checkpoint(body)
+    keys = jax.random.split(key_steps, learner.steps)
+    if last is not None and last < learner.steps:
+        state, _ = jax.lax.scan(body, state, keys[: learner.steps - last])
+        state = jax.lax.stop_gradient(state)
+        keys = keys[learner.steps - last :]
+    if len(keys) == 1:
+        return body(state, keys[0])[0]
+    state, _ = jax.lax.scan(body, state, keys)
+    return state
+
+
+class Task(eqx.Module):
+    """What to learn from and what to be judged on. At storey 1 arrays; above it, both are `Tasks`."""
+
+    support: Data
+    query: Data
+
+
+class Tasks(eqx.Module):
+    """A distribution of tasks. Its array leaves are the distribution's parameters."""
+
+    @abstractmethod
+    def sample(self, key: PRNGKeyArray) -> Task:
+        """One task; a pure function of the key and of the leaves, on the device."""
+
+
+class Rule(eqx.Module):
+    """How leaves move, given a gradient. Its learnable leaves are the rule's hyper-parameters."""
+
+    @abstractmethod
+    def start(self, leaves: list[Array]) -> State:
+        """The rule's memory before the first step."""
+
+    @abstractmethod
+    def step(self, state: State, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
+        """The rule's next memory and the moved leaves."""
+
+
+class Gradient(eqx.Module):
+    """How a gradient crosses a storey: how one inner run is scored, and how the score is differentiated."""
+
+    @abstractmethod
+    def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
+        """The loss of `learner` on the task's query after adapting to its support.
+
+        The *value* is the same for every estimator; its *derivative* is the estimator's business.
+        """
+
+    @abstractmethod
+    def estimate(
+        self, loss: Callable[[list[Array], PRNGKeyArray], Scored], leaves: list[Array], state: State, *, key: PRNGKeyArray
+    ) -> tuple[Scored, list[Array], State]:
+        """The scored loss, its gradient with respect to `leaves`, and the estimator's next memory."""
+
+    def start(self, leaves: list[Array]) -> State:
+        """The estimator's memory before the first step; most have none."""
+        del leaves
+        return None
+
+
+def height_of(tree: PyTree) -> int:
+    """The height of a learner or objective, 0 for anything that has none."""
+    return getattr(tree, "height", 0)

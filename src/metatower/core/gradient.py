@@ -1,0 +1,57 @@
+"""The exact gradient: reverse mode through the inner run. The other estimators are in `metatower.gradients`."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, PRNGKeyArray
+
+from metatower.core.contract import Gradient, Learner, Scored, State, Task, run
+
+
+def score(learner: Learner, task: Task, *, key: PRNGKeyArray, **how) -> Scored:
+    """Adapt to the support, be judged on the query; `how` is passed to `run`."""
+    key_adapt, key_query = jax.random.split(key)
+    return learner.loss(run(learner, task.support, key=key_adapt, **how), task.query, key=key_query)
+
+
+def reverse(
+    loss: Callable[[list[Array], PRNGKeyArray], Scored], leaves: list[Array], *, key: PRNGKeyArray
+) -> tuple[Scored, list[Array]]:
+    """Value and reverse-mode gradient of `loss` at `leaves`."""
+    return jax.value_and_grad(lambda leaves: loss(leaves, key), has_aux=True)(leaves)
+
+
+class Unrolled(Gradient):
+    """Reverse mode through every step of the inner run: exact.
+
+    Memory grows with the inner steps; with `remat` by the size of one state per step only, at the price
+    of one more forward pass. `remat=None` switches it on where the inner learner is itself a
+    meta-learner, which is where it pays.
+    """
+
+    remat: bool | None = eqx.field(static=True, default=None)
+
+    def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
+        remat = learner.height > 0 if self.remat is None else self.remat
+        return score(learner, task, key=key, remat=remat)
+
+    def estimate(self, loss, leaves, state: State, *, key: PRNGKeyArray):
+        scored, gradient = reverse(loss, leaves, key=key)
+        return scored, gradient, state
+
+
+class Detached(Gradient):
+    """Another estimator, with the derivative of its gradient taken as zero (see `FirstOrder`)."""
+
+    of: Gradient
+
+    def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
+        return self.of.score(learner, task, key=key)
+
+    def estimate(self, loss, leaves, state: State, *, key: PRNGKeyArray):
+        scored, gradient, state = self.of.estimate(loss, leaves, state, key=key)
+        return scored, jax.lax.stop_gradient(gradient), state
+
+    def start(self, leaves: list[Array]) -> State:
+        return self.of.start(leaves)

@@ -1,0 +1,169 @@
+"""The whole recursion: `Descend` makes a learner of an objective, `Expected` an objective of a learner."""
+
+import dataclasses
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from metatower.core.contract import Data, Gradient, Learner, Metrics, Objective, Rule, Scored, State, Tasks
+from metatower.core.gradient import Detached, Unrolled
+from metatower.core.leaves import Selector, pick, put
+
+
+class Descent(eqx.Module):
+    """The state of a `Descend`: what it has learned so far, and what its next step needs."""
+
+    leaves: list[Array]
+    """The learned leaves of the objective, in tree order."""
+    rule: State
+    """The rule's memory."""
+    gradient: State
+    """The gradient estimator's memory."""
+
+
+class Descend(Learner):
+    """Learns an objective by moving its leaves along a gradient.
+
+    Args:
+        objective: what to make small; its learnable leaves are where a fresh run starts.
+        rule: how leaves move.
+        steps: how many steps one adaptation takes.
+        gradient: how the gradient of the objective is obtained (`metatower.gradients`).
+        learn: selects the leaves of the objective that move; all learnable ones if None.
+    """
+
+    objective: Objective
+    rule: Rule
+    steps: int = eqx.field(static=True, default=1)
+    gradient: Gradient = Unrolled()
+    learn: Selector | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        if not (isinstance(self.steps, int) and self.steps >= 0):
+            raise ValueError(f"Descend: expected steps as an integer of at least 0, got {self.steps!r}.")
+        if not callable(getattr(self.objective, "loss", None)):
+            raise TypeError(
+                f"Descend takes an Objective (with `loss(data, *, key)`), got {type(self.objective).__name__}. "
+                "Wrap a network as `metatower.nets.Supervised(net, loss)`, or a learner as `Expected(learner, batch)`."
+            )
+
+    def start(self, *, key: PRNGKeyArray) -> Descent:
+        del key
+        leaves = pick(self.objective, self.learn)
+        return Descent(leaves, self.rule.start(leaves), self.gradient.start(leaves))
+
+    def update(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> tuple[Descent, Metrics]:
+        def loss(leaves, key):
+            return put(self.objective, leaves, self.learn).crossed_by(self.gradient).loss(data, key=key)
+
+        (value, metrics), gradient, memory = self.gradient.estimate(loss, state.leaves, state.gradient, key=key)
+        rule, leaves = self.rule.step(state.rule, state.leaves, gradient)
+        return Descent(leaves, rule, memory), {**metrics, "loss": value}
+
+    def step(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> Descent:
+        return self.update(state, data, key=key)[0]
+
+    def loss(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> Scored:
+        return self.result(state).as_judge().loss(data, key=key)
+
+    def result(self, state: Descent) -> Objective:
+        """The objective with the leaves that `state` has reached: what this learner returns to its user."""
+        return put(self.objective, state.leaves, self.learn)
+
+    @property
+    def height(self) -> int:
+        return self.objective.height
+
+    def first_order(self) -> "Descend":
+        return dataclasses.replace(self, gradient=Detached(self.gradient))
+
+
+class Expected(Objective):
+    """The expected loss of a learner on a distribution of tasks, after it has adapted to each.
+
+    Args:
+        learner: adapts to each task's support and is scored on its query.
+        batch: tasks per evaluation of the loss.
+        chunk: tasks worked on at the same time; all of them if None. Less needs less memory and
+            often less time on a CPU, where a small working set stays in the cache.
+        judged: tasks per evaluation when a finished run is judged (`Descend.loss`); `batch` if None.
+    """
+
+    learner: Learner
+    batch: int = eqx.field(static=True, default=1)
+    chunk: int | None = eqx.field(static=True, default=None)
+    judged: int | None = eqx.field(static=True, default=None)
+    gradient: Gradient = Unrolled()
+
+    def __check_init__(self):
+        if not (isinstance(self.batch, int) and self.batch >= 1):
+            raise ValueError(f"Expected: expected batch as an integer of at least 1, got {self.batch!r}.")
+        for name in ("start", "step", "loss"):
+            if not callable(getattr(self.learner, name, None)):
+                raise TypeError(
+                    f"Expected takes a Learner (start, step, loss), got {type(self.learner).__name__} without `{name}`. "
+                    "Make a learner of an objective with `Descend(objective, rule)`."
+                )
+
+    def loss(self, data: Tasks, *, key: PRNGKeyArray) -> Scored:
+        def one(key):
+            key_task, key_score = jax.random.split(key)
+            return self.gradient.score(self.learner, data.sample(key_task), key=key_score)
+
+        losses, metrics = over_tasks(one, jax.random.split(key, self.batch), self.chunk)
+        return jnp.mean(losses), jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
+
+    @property
+    def height(self) -> int:
+        return self.learner.height + 1
+
+    def crossed_by(self, gradient: Gradient) -> "Expected":
+        return dataclasses.replace(self, gradient=gradient)
+
+    def as_judge(self) -> "Expected":
+        return self if self.judged is None else dataclasses.replace(self, batch=self.judged)
+
+
+def over_tasks(one: Callable[[PRNGKeyArray], PyTree], keys: PRNGKeyArray, chunk: int | None = None) -> PyTree:
+    """`one` of every key, stacked; `chunk` keys at a time."""
+    if len(keys) == 1:
+        return jax.tree.map(lambda x: x[None], one(keys[0]))
+    if chunk is None or chunk >= len(keys):
+        return jax.vmap(one)(keys)
+    if chunk == 1:
+        return jax.lax.map(one, keys)
+    return jax.lax.map(one, keys, batch_size=chunk)
+
+
+def lift(
+    learner: Learner,
+    rule: Rule,
+    *,
+    batch: int = 1,
+    steps: int = 1,
+    gradient: Gradient | None = None,
+    learn: Selector | None = None,
+    chunk: int | None = None,
+    judged: int | None = None,
+) -> Descend:
+    """The learner one storey up: it learns `learner`'s leaves from a distribution of tasks.
+
+    `lift(x, ...)` is used exactly as `x` is, so it can be lifted again, to any height.
+
+    Args:
+        learner: what to improve; any `Learner`.
+        rule: how its leaves move.
+        batch: tasks per step.
+        steps: steps per adaptation, which is the length of one whole run as the storey above sees it.
+        gradient: how the gradient crosses the run of `learner`; exact (`Unrolled`) if None.
+        learn: selects what moves, as a function of the *learner*: `learn=lambda learner: learner.rule.rate`.
+        chunk: tasks worked on at the same time, see `Expected`.
+        judged: tasks to judge a finished run on, see `Expected`.
+    """
+    selector = None if learn is None else lambda objective: learn(objective.learner)
+    return Descend(
+        Expected(learner, batch, chunk, judged), rule, steps, Unrolled() if gradient is None else gradient, selector
+    )

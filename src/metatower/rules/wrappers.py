@@ -1,0 +1,87 @@
+"""Rules made of rules."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PyTree
+
+from metatower.core import Rule, State, names, pick, put, value
+from metatower.core.leaves import constant_unless_array
+
+
+class PerStepState(eqx.Module):
+    """Which step is next, and the wrapped rule's memory."""
+
+    count: Int[Array, ""]
+    rule: State
+
+
+class PerStep(Rule):
+    """A rule whose learnable hyper-parameters have a leading axis: one entry per step.
+
+    Steps beyond the last entry use the last (MAML++, Antoniou et al. 2019, section 4).
+    """
+
+    rule: Rule
+
+    def __check_init__(self):
+        wrong = [n for n, leaf in zip(names(self.rule), pick(self.rule), strict=True) if leaf.ndim == 0]
+        if wrong or not pick(self.rule):
+            raise ValueError(
+                "per_step: expected array hyper-parameters with a leading axis of steps, got "
+                + (f"scalars for {', '.join(wrong)}" if wrong else "none")
+                + ". Use `per_step(sgd(rates_for(objective, 0.1, steps=5)))`."
+            )
+
+    def start(self, leaves: list[Array]) -> PerStepState:
+        return PerStepState(jnp.zeros((), jnp.int32), self.rule.start(leaves))
+
+    def step(self, state: PerStepState, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
+        now = put(self.rule, [x[jnp.minimum(state.count, len(x) - 1)] for x in pick(self.rule)])
+        inner, leaves = now.step(state.rule, leaves, gradient)
+        return PerStepState(state.count + 1, inner), leaves
+
+
+class Clip(Rule):
+    """Scales the gradient to a global norm of at most `norm`, then applies `rule` (Pascanu et al. 2013)."""
+
+    rule: Rule
+    norm: PyTree
+
+    def start(self, leaves: list[Array]) -> State:
+        return self.rule.start(leaves)
+
+    def step(self, state: State, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
+        square = sum(jnp.sum(g**2) for g in gradient)
+        limit = value(self.norm)
+        # the root is taken of a number that is never zero, so that its derivative stays finite
+        factor = jnp.where(square > limit**2, limit / jnp.sqrt(jnp.maximum(square, limit**2)), 1.0)
+        return self.rule.step(state, leaves, [g * factor for g in gradient])
+
+
+class Optax(Rule):
+    """Any Optax transformation as a rule. Its hyper-parameters live in closures: no storey can learn them."""
+
+    transformation: optax.GradientTransformation = eqx.field(static=True)
+
+    def start(self, leaves: list[Array]) -> State:
+        return self.transformation.init(leaves)
+
+    def step(self, state: State, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
+        updates, state = self.transformation.update(gradient, state, leaves)
+        return state, optax.apply_updates(leaves, updates)
+
+
+def per_step(rule: Rule) -> PerStep:
+    """`rule` with hyper-parameters of its own for every step (leading axis of each array)."""
+    return PerStep(rule)
+
+
+def clip(rule: Rule, norm: PyTree = 1.0) -> Clip:
+    """`rule` behind a global-norm clip; `norm` may be a number (fixed) or an array (learned)."""
+    return Clip(rule, constant_unless_array(norm))
+
+
+def from_optax(transformation: optax.GradientTransformation) -> Optax:
+    """An Optax transformation as a rule, for the storeys whose hyper-parameters nobody learns."""
+    return Optax(transformation)
