@@ -1,0 +1,231 @@
+"""Training is running the top storey's `update` from the host, at every height."""
+
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from metatower.core.contract import Data, Learner, State
+from metatower.core.errors import UserError
+from metatower.training import checkpoint
+from metatower.training.files import clean, make_folder, sole_user
+from metatower.training.progress import Progress, Silent
+from metatower.training.records import Log, is_logged
+
+LONGEST = 1024
+"""Steps per dispatch at most: the length of the buffers that bring the metrics to the host."""
+SECONDS = 1.0
+"""Wall time that a dispatch aims at."""
+
+
+class Interrupted(UserError):  # noqa: N818 (not an error)
+    """A run that was asked to stop and has saved its state.
+
+    Args:
+        folder: where it continues from, None if it was not asked to save.
+        step: steps done.
+    """
+
+    def __init__(self, folder: Path | None, step: int):
+        where = f"saved in {folder}; the same call continues it" if folder else "nothing was saved: it had no folder"
+        super().__init__(f"Stopped after step {step}: {where}.")
+        self.folder, self.step = folder, step
+
+
+def step_key(seed: int, step: int) -> PRNGKeyArray:
+    """The key of step number `step` (the first is 0): all that decides which tasks it sees."""
+    return jax.random.fold_in(jax.random.key(seed), step)
+
+
+def start(learner: Learner, seed: int) -> State:
+    """The state before the first step, in arrays of its own (the loop reuses their memory)."""
+    # the last number that `fold_in` takes: no step ever has it
+    return own(learner.start(key=step_key(seed, 2**32 - 1)))
+
+
+def train(
+    learner: Learner,
+    data: Data,
+    *,
+    steps: int,
+    seed: int,
+    folder: Path | None = None,
+    config: dict[str, Any] | None = None,
+    title: str = "",
+    show: Progress | None = None,
+    checkpoint_every_seconds: float = 30.0,
+    keep: int = 2,
+) -> State:
+    """The state of `learner`, the top storey of a tower of any height, after `steps` updates on `data`.
+
+    Step i uses the key `fold_in(key(seed), i)`, so which tasks it sees depends on nothing but (seed, i). Given a
+    folder, the run saves itself there, and the same call continues it after any kind of end, to the same bits.
+
+    Args:
+        data: what `learner.update` takes: a `Tasks`, or arrays at storey 0.
+        steps: updates in all, those of earlier calls included.
+        folder: gets `checkpoint-<step>/` and `metrics.jsonl`; nothing is written if None.
+        config: what else decides the result, in JSON's types; a folder is only continued with the same.
+        title: shown beside the progress.
+        show: silent if None.
+        checkpoint_every_seconds: wall time between checkpoints; there is always one at the end.
+        keep: how many checkpoints stay.
+
+    Raises:
+        UserError: the folder is of another run, damaged, or not to be written to.
+        Interrupted: Ctrl-C or SIGTERM; the state is saved.
+        NonFinite: the loss or the state stopped being finite; the state before that is saved.
+    """
+    if steps < 0 or not 0 <= seed < 2**32 or keep < 1:
+        raise UserError(f"train: expected steps >= 0, 0 <= seed < 2**32, keep >= 1; got {steps}, {seed}, {keep}.")
+    show = Silent() if show is None else show
+    with ExitStack() as stack:
+        done, log = 0, None
+        like = eqx.filter_eval_shape(partial(start, learner, seed))
+        if folder is not None:
+            folder = make_folder(folder)
+            stack.enter_context(sole_user(folder))
+            clean(folder)
+            found = checkpoint.restore(folder, like, seed=seed, config=config)
+            done = found[0] if found else 0
+            if done > steps:
+                raise UserError(f"{folder} already holds step {done}, more than the {steps} asked for.")
+            log = Log(folder / "metrics.jsonl", done)
+            stack.callback(log.close)
+            if found and found[2].get("versions") != checkpoint.versions():
+                show.note(f"{folder} was begun with other versions of the libraries: the last bits may differ.")
+        state = own(found[1]) if folder is not None and found else start(learner, seed)
+
+        def save(state, step):
+            if folder is not None and checkpoint.checkpoints(folder)[-1:] != [(step, folder / f"checkpoint-{step}")]:
+                log.sync()
+                checkpoint.save(folder, state, step=step, seed=seed, config=config, keep=keep)
+
+        if done == steps:
+            save(state, done)
+            return state
+        show.start(title, steps)
+        stack.callback(show.finish)
+        saved, wanted = time.monotonic(), 1
+        while done < steps:
+            began, count = time.monotonic(), min(wanted, steps - done)
+            state, buffers, finished, _ = advance((learner, data, seed, done, count), state)
+            finished, buffers = int(finished), jax.device_get(buffers)
+            for i in range(finished):
+                if log is not None and is_logged(done + i + 1, steps):
+                    log.write(done + i + 1, {name: values[i] for name, values in buffers.items()})
+            done += finished
+            show.advance(finished, **_means(buffers, finished))
+            if finished < count:
+                save(state, done)
+                raise UserError(f"non-finite at step {done}")
+            if time.monotonic() - saved > checkpoint_every_seconds:
+                save(state, done)
+                saved = time.monotonic()
+            wanted = _next_count(count, time.monotonic() - began)
+        save(state, done)
+        return state
+
+
+def own(tree: PyTree) -> PyTree:
+    """`tree` with every array copied, and every number made an array, so that its memory may be donated."""
+
+    def copy(leaf):
+        if isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex):
+            return jnp.array(leaf, dtype=None if isinstance(leaf, int | float | complex) else leaf.dtype, copy=True)
+        return leaf
+
+    return jax.tree.map(copy, tree)
+
+
+def advance(fixed: tuple, state: State) -> tuple[State, dict[str, Array], Array, PyTree]:
+    """`count` updates in one dispatch; stops before the first whose loss or state is not finite.
+
+    Args:
+        fixed: (learner, data, seed, steps done, count).
+        state: its memory is reused.
+
+    Returns:
+        The state after the last good step, the metrics of each step (`[LONGEST, ...]`), how many steps were good,
+        and for each leaf whether it was finite after the last step tried.
+    """
+    learner, data, seed, done, count = fixed
+    numbers = jnp.uint32(done), jnp.int32(count)
+    return _advance((learner, data, jax.random.key(seed), *numbers), state)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _advance(fixed, state):
+    learner, data, root, done, count = fixed
+    arrays, rest = eqx.partition(state, eqx.is_array)
+
+    def update(arrays, i):
+        key = jax.random.fold_in(root, done + i.astype(jnp.uint32))
+        state, metrics = learner.update(eqx.combine(arrays, rest), data, key=key)
+        return eqx.filter(state, eqx.is_array), metrics
+
+    after, metrics = jax.eval_shape(update, arrays, jnp.int32(0))
+    _check_same(arrays, after)
+    buffers = jax.tree.map(lambda x: jnp.zeros((LONGEST, *x.shape), x.dtype), metrics)
+
+    def body(carry):
+        i, arrays, buffers, _ = carry
+        after, metrics = update(arrays, i)
+        good = still_finite(arrays, after), jnp.isfinite(metrics.get("loss", 0.0))
+        fine = jnp.all(jnp.stack(jax.tree.leaves(good)))
+        buffers = jax.tree.map(lambda buffer, x: buffer.at[i].set(x), buffers, metrics)
+        arrays = jax.tree.map(lambda old, new: jnp.where(fine, new, old), arrays, after)
+        return i + fine, arrays, buffers, good
+
+    def more(carry):
+        i, _, _, good = carry
+        return (i < count) & jnp.all(jnp.stack(jax.tree.leaves(good)))
+
+    good = jax.tree.map(lambda _: jnp.array(True), arrays), jnp.array(True)
+    i, arrays, buffers, good = jax.lax.while_loop(more, body, (jnp.int32(0), arrays, buffers, good))
+    return eqx.combine(arrays, rest), buffers, i, good
+
+
+def still_finite(before: PyTree, after: PyTree) -> PyTree:
+    """For each leaf, whether no number in it has become infinite or undefined (a state may start with infinities)."""
+
+    def fine(old, new):
+        if not jnp.issubdtype(new.dtype, jnp.inexact):
+            return jnp.array(True)
+        return jnp.all(jnp.isfinite(new) | (~jnp.isfinite(old) & ~jnp.isnan(new)) | jnp.isnan(old))
+
+    return jax.tree.map(fine, before, after)
+
+
+def _check_same(before, after):
+    def kinds(tree):
+        flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+        return {jax.tree_util.keystr(path): f"{leaf.dtype} {list(leaf.shape)}" for path, leaf in flat}
+
+    old, new = kinds(before), kinds(after)
+    for name in [*old, *new]:
+        if old.get(name) != new.get(name):
+            raise TypeError(
+                f"A learner's `update` must return a state like the one that `start` returns, but `state{name}` "
+                f"was {old.get(name, 'absent')} and became {new.get(name, 'absent')}."
+            )
+
+
+def _next_count(count: int, seconds: float) -> int:
+    # at most fourfold at a time: the first dispatch also compiles, and says little
+    return max(1, min(LONGEST, 4 * count, int(count * SECONDS / max(seconds, 1e-3))))
+
+
+def _means(buffers, finished):
+    return {
+        name: float(np.mean(values[:finished]))
+        for name, values in buffers.items()
+        if finished and values.ndim == 1 and (name == "loss" or name.endswith("accuracy"))
+    }
