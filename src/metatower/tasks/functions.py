@@ -1,0 +1,166 @@
+"""Regression tasks: the sinusoids of the MAML paper, and families of function distributions for storey 2."""
+
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from metatower.core import Task, Tasks
+from metatower.nets.supervised import Examples
+
+Wave = Callable[[Array, Array, Array], Array]
+HALF_WIDTH = 5.0
+"""Inputs lie in [-5, 5]."""
+
+
+def _cycles(x, frequency, phase):
+    return frequency * x / (2 * math.pi) + phase
+
+
+def _fraction(x, frequency, phase):
+    return jnp.mod(_cycles(x, frequency, phase), 1.0)
+
+
+WAVES: dict[str, Wave] = {
+    "sinusoid": lambda x, f, p: jnp.sin(2 * math.pi * _cycles(x, f, p)),
+    "triangle": lambda x, f, p: 4 * jnp.abs(_fraction(x, f, p) - 0.5) - 1,
+    "square": lambda x, f, p: jnp.tanh(6 * jnp.sin(2 * math.pi * _cycles(x, f, p))),
+    "sawtooth": lambda x, f, p: 2 * _fraction(x, f, p) - 1,
+    "bumps": lambda x, f, p: 2 * jnp.exp(-(((_fraction(x, f, p) - 0.5) / 0.15) ** 2)) - 1,
+    # one cubic Chebyshev wiggle, whose stretch and place play the part of frequency and phase
+    "polynomial": lambda x, f, p: (lambda z: 4 * z**3 - 3 * z)(
+        jnp.clip(f * x / HALF_WIDTH / 1.5 + 0.6 * (p - 0.5), -1.1, 1.1)
+    ),
+    "step": lambda x, f, p: jnp.tanh(4 * f * (x - 1.6 * HALF_WIDTH * (p - 0.5))),
+}
+"""Shapes of height ±1: functions of input x, angular frequency and phase (in cycles, 0 to 1)."""
+
+
+class Sinusoids(Tasks):
+    """y = A sin(x − φ), x ~ U[−5, 5], A ~ U[0.1, 5], φ ~ U[0, π] (Finn et al. 2017, section 5.1).
+
+    Args:
+        shots: support examples per task.
+        queries: query examples per task.
+        amplitude: least and largest A.
+        phase: least and largest φ, in radians.
+    """
+
+    amplitude: Float[Array, "2"]
+    phase: Float[Array, "2"]
+    shots: int = eqx.field(static=True)
+    queries: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        shots: int = 10,
+        queries: int = 10,
+        amplitude: tuple[float, float] = (0.1, 5.0),
+        phase: tuple[float, float] = (0.0, math.pi),
+    ):
+        if shots < 1 or queries < 1:
+            raise ValueError(f"Sinusoids: expected at least one shot and one query, got {shots} and {queries}.")
+        self.amplitude, self.phase = jnp.asarray(amplitude), jnp.asarray(phase)
+        self.shots, self.queries = shots, queries
+
+    def sample(self, key: PRNGKeyArray) -> Task:
+        key_amplitude, key_phase, key_x = jax.random.split(key, 3)
+        amplitude = _uniform(key_amplitude, self.amplitude)
+        phase = _uniform(key_phase, self.phase)
+        x = jax.random.uniform(key_x, (self.shots + self.queries, 1), minval=-HALF_WIDTH, maxval=HALF_WIDTH)
+        y = amplitude * jnp.sin(x - phase)
+        return Task(Examples(x[: self.shots], y[: self.shots]), Examples(x[self.shots :], y[self.shots :]))
+
+
+class FunctionTasks(Tasks):
+    """One distribution of functions: tasks share kind, frequency, offset, shift and noise, and differ in phase.
+
+    y = offset + A · wave(frequency · (x − shift), phase), with A within 20 % and the frequency within 5 % of the
+    distribution's own. Support targets carry noise; query targets do not, so the loss measures the function.
+    """
+
+    kind: Int[Array, ""]
+    amplitude: Float[Array, ""]
+    frequency: Float[Array, ""]
+    offset: Float[Array, ""]
+    shift: Float[Array, ""]
+    noise: Float[Array, ""]
+    pool: Int[Array, ""]
+    """0 or 1: which half of the phases; the two halves share no task."""
+    kinds: tuple[str, ...] = eqx.field(static=True)
+    shots: int = eqx.field(static=True)
+    queries: int = eqx.field(static=True)
+
+    def sample(self, key: PRNGKeyArray) -> Task:
+        key_amplitude, key_frequency, key_bin, key_phase, key_x, key_noise = jax.random.split(key, 6)
+        amplitude = self.amplitude * _uniform(key_amplitude, jnp.array([0.8, 1.2]))
+        frequency = self.frequency * _uniform(key_frequency, jnp.array([0.95, 1.05]))
+        # sixteen slices of the phase circle, dealt to the two pools in turn
+        phase = (2 * jax.random.randint(key_bin, (), 0, 8) + self.pool + jax.random.uniform(key_phase)) / 16
+        x = jax.random.uniform(key_x, (self.shots + self.queries, 1), minval=-HALF_WIDTH, maxval=HALF_WIDTH)
+        waves = [lambda x, wave=WAVES[kind]: wave(x, frequency, phase) for kind in self.kinds]
+        y = self.offset + amplitude * jax.lax.switch(self.kind, waves, x - self.shift)
+        noisy = y[: self.shots] + self.noise * jax.random.normal(key_noise, (self.shots, 1))
+        return Task(Examples(x[: self.shots], noisy), Examples(x[self.shots :], y[self.shots :]))
+
+
+class FunctionFamily(Tasks):
+    """A family of function distributions: a task of storey 2 is a pair of `FunctionTasks`.
+
+    Support and query are the same distribution with disjoint pools of tasks. Kind, amplitude, frequency,
+    offset, input shift and noise are drawn per distribution.
+
+    Args:
+        kinds: names from `WAVES`; one of them per distribution.
+        shots, queries: examples per task.
+        amplitude, frequency, offset, shift, noise: least and largest value of each.
+    """
+
+    amplitude: Float[Array, "2"]
+    frequency: Float[Array, "2"]
+    offset: Float[Array, "2"]
+    shift: Float[Array, "2"]
+    noise: Float[Array, "2"]
+    kinds: tuple[str, ...] = eqx.field(static=True)
+    shots: int = eqx.field(static=True)
+    queries: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        kinds: tuple[str, ...] = ("sinusoid", "triangle", "square"),
+        shots: int = 10,
+        queries: int = 10,
+        amplitude: tuple[float, float] = (0.5, 3.0),
+        frequency: tuple[float, float] = (0.5, 2.0),
+        offset: tuple[float, float] = (-1.0, 1.0),
+        shift: tuple[float, float] = (-1.0, 1.0),
+        noise: tuple[float, float] = (0.0, 0.3),
+    ):
+        unknown = sorted(set(kinds) - set(WAVES))
+        if unknown or not kinds:
+            raise ValueError(f"FunctionFamily: expected kinds from {sorted(WAVES)}, got {list(kinds)}.")
+        if shots < 1 or queries < 1:
+            raise ValueError(f"FunctionFamily: expected at least one shot and one query, got {shots} and {queries}.")
+        self.kinds, self.shots, self.queries = tuple(kinds), shots, queries
+        self.amplitude, self.frequency = jnp.asarray(amplitude), jnp.asarray(frequency)
+        self.offset, self.shift, self.noise = jnp.asarray(offset), jnp.asarray(shift), jnp.asarray(noise)
+
+    def sample(self, key: PRNGKeyArray) -> Task:
+        names = ("amplitude", "frequency", "offset", "shift", "noise")
+        key_kind, *keys = jax.random.split(key, 1 + len(names))
+        drawn = {name: _uniform(k, getattr(self, name)) for name, k in zip(names, keys, strict=True)}
+        kind = jax.random.randint(key_kind, (), 0, len(self.kinds))
+
+        def pool(number):
+            return FunctionTasks(
+                kind=kind, pool=jnp.array(number), kinds=self.kinds, shots=self.shots, queries=self.queries, **drawn
+            )
+
+        return Task(pool(0), pool(1))
+
+
+def _uniform(key: PRNGKeyArray, bounds: Float[Array, "2"]) -> Float[Array, ""]:
+    return bounds[0] + (bounds[1] - bounds[0]) * jax.random.uniform(key, dtype=bounds.dtype)
