@@ -11,6 +11,7 @@ from metatower.core import Objective as Objective
 from metatower.core import Positive as Positive
 from metatower.core import Task as Task
 from metatower.core import Tasks as Tasks
+from metatower.core import describe as describe
 from metatower.core import lift as lift
 from metatower.core import value as value
 from metatower.rules import adam as adam

@@ -11,6 +11,7 @@ from metatower.core.contract import State as State
 from metatower.core.contract import Task as Task
 from metatower.core.contract import Tasks as Tasks
 from metatower.core.contract import run as run
+from metatower.core.describe import describe as describe
 from metatower.core.gradient import Detached as Detached
 from metatower.core.gradient import Unrolled as Unrolled
 from metatower.core.leaves import Constant as Constant

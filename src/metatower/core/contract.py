@@ -156,6 +156,11 @@ class Gradient(eqx.Module):
         del leaves
         return None
 
+    def evaluations(self, size: int) -> int:
+        """How many times one estimate for `size` learned numbers evaluates the loss."""
+        del size
+        return 1
+
 
 def height_of(tree: PyTree) -> int:
     """The height of a learner or objective, 0 for anything that has none."""

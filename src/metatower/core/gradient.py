@@ -55,3 +55,6 @@ class Detached(Gradient):
 
     def start(self, leaves: list[Array]) -> State:
         return self.of.start(leaves)
+
+    def evaluations(self, size: int) -> int:
+        return self.of.evaluations(size)

@@ -24,6 +24,9 @@ class Evolution(Gradient):
         if self.pairs < 1 or self.sigma <= 0:
             raise ValueError(f"Evolution: expected pairs >= 1 and sigma > 0, got {self.pairs} and {self.sigma}.")
 
+    def evaluations(self, size: int) -> int:
+        return 2 * self.pairs + 1
+
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
         return score(learner, task, key=key)
 

@@ -17,6 +17,9 @@ class ForwardMode(Gradient):
     optimization").
     """
 
+    def evaluations(self, size: int) -> int:
+        return size + 1
+
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
         return score(learner, task, key=key)
 
