@@ -1,0 +1,28 @@
+"""Named, complete, typed configurations: what the command line runs."""
+
+import difflib
+
+from metatower.core.errors import UserError
+from metatower.recipes.base import Recipe as Recipe
+from metatower.recipes.maml_sinusoid import MAMLSinusoid
+
+DEFAULT = "optimised-maml"
+"""What `metatower train` runs when no recipe is named."""
+
+RECIPES: dict[str, type[Recipe]] = {
+    "maml-sinusoid": MAMLSinusoid,
+}
+"""Every recipe by its name on the command line."""
+
+
+def find(name: str) -> type[Recipe]:
+    """The recipe of this name.
+
+    Raises:
+        UserError: there is none; the message names the nearest.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.5)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    raise UserError(f"There is no recipe {name!r}.{guess} `metatower list` shows them all: {', '.join(RECIPES)}.")

@@ -1,0 +1,110 @@
+"""What every recipe is: a named, complete, typed configuration of one run."""
+
+import dataclasses
+import inspect
+import types
+import typing
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from metatower.core import Learner, State, Tasks
+from metatower.core.errors import UserError
+from metatower.evaluation.conclusion import Conclusion
+from metatower.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class Recipe(ABC):
+    """A complete run: what is trained, on what, and how it is judged.
+
+    Subclasses are frozen dataclasses. Their fields are the options of the command line (the string under each is its
+    help), and their docstring is what `metatower list` and the report say of them. Everything that they build is a
+    function of the options alone, so that a run can be rebuilt from its `config.json`.
+    """
+
+    name: ClassVar[str]
+    """What the recipe is called on the command line."""
+
+    seed: int = 0
+    """Chooses the initial numbers and the stream of tasks."""
+    steps: int = 1000
+    """Steps of the top storey."""
+
+    @abstractmethod
+    def learner(self) -> Learner:
+        """The top storey of the tower."""
+
+    @abstractmethod
+    def data(self) -> Tasks:
+        """What the top storey's steps sample from."""
+
+    @abstractmethod
+    def artefact(self, learner: Learner, state: State) -> Learner:
+        """The learner worth keeping, given `self.learner()` and a state of it.
+
+        Pure: `metatower.load` calls it with a state of shapes only.
+        """
+
+    @abstractmethod
+    def held_out(self) -> Tasks:
+        """What the artefact is judged on: tasks of its own storey that no training step has sampled."""
+
+    @abstractmethod
+    def conclude(self, artefact: Learner, folder: Path, show: Progress) -> Conclusion:
+        """The artefact and its baselines, judged on `held_out`.
+
+        Baselines that need training do it in folders of their own, `folder / "baselines" / <name>`, so that a run
+        that is killed here is continued here.
+        """
+
+    @classmethod
+    def about(cls) -> str:
+        """The docstring."""
+        return inspect.cleandoc(cls.__doc__ or cls.name)
+
+    def options(self) -> dict[str, Any]:
+        """The options in JSON's types; `with_options` is the way back."""
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def with_options(cls, options: dict[str, Any]) -> Self:
+        """The recipe with these options, which came from a file.
+
+        Raises:
+            UserError: an option that this version does not have, or a value that it refuses.
+        """
+        hints = typing.get_type_hints(cls)
+        unknown = sorted(set(options) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise UserError(
+                f"The recipe {cls.name} has no option {', '.join(unknown)}: the run was made by another version of "
+                "metatower, or its config.json was changed."
+            )
+        try:
+            return cls(**{name: _typed(value, hints[name]) for name, value in options.items()})
+        except UserError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise UserError(f"The options of the recipe {cls.name} cannot be used: {error}.") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """The value that `_plain` made `value` of."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    for kind in kinds:
+        if isinstance(value, list) and typing.get_origin(kind) is tuple:
+            inner = typing.get_args(kind)[:1] or (Any,)
+            return tuple(_typed(each, inner[0]) for each in value)
+        if isinstance(value, str) and kind is Path:
+            return Path(value)
+    return value

@@ -1,0 +1,198 @@
+"""One run of a recipe in its folder: train, keep the artefact, judge it, draw, report. Every stage is done once."""
+
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from metatower.core import Learner
+from metatower.core.errors import UserError
+from metatower.evaluation import report
+from metatower.evaluation.conclusion import Conclusion
+from metatower.recipes.base import Recipe
+from metatower.training import checkpoint
+from metatower.training.files import clean, make_folder, read_json, sole_user, write_json
+from metatower.training.loop import train
+from metatower.training.progress import Progress, Silent
+from metatower.training.store import load_arrays, save_arrays
+
+CONFIG, MODEL, CONCLUSION, SUMMARY, ELAPSED = (
+    "config.json", "model/model.safetensors", "conclusion.json", "summary.json", "elapsed.json",
+)  # fmt: skip
+
+
+def execute(
+    recipe: Recipe, folder: Path, show: Progress | None = None, *, checkpoint_every_seconds: float = 30.0
+) -> dict[str, Any]:
+    """Runs a recipe in `folder`, or continues it there, and gives its summary.
+
+    Stages: `config.json`; training (`metrics.jsonl`, `checkpoint-<step>/`); `model/`; `conclusion.json` (the artefact
+    judged beside its baselines); `plots/` and `report.html`; and last `summary.json`, whose presence says that the
+    run is complete. A stage whose files are there is not done again. However often it is stopped, the final files
+    are the same to the last bit, but for the `seconds` of the summary, which add up over all sessions.
+
+    Raises:
+        UserError: the folder holds another run, or cannot be written.
+        Interrupted: Ctrl-C or SIGTERM while training; KeyboardInterrupt elsewhere.
+    """
+    show = Silent() if show is None else show
+    if is_finished(folder):
+        check_config(recipe, folder)
+        return read_json(folder / SUMMARY)
+    # what can be refused is refused before anything is written
+    learner, data = recipe.learner(), recipe.data()
+    make_folder(folder)
+    check_config(recipe, folder)
+    if not (folder / CONFIG).exists():
+        write_json(folder / CONFIG, describe(recipe))
+    with stopwatch(folder) as seconds:
+        if not (folder / MODEL).exists():
+            state = train(
+                learner,
+                data,
+                steps=recipe.steps,
+                seed=recipe.seed,
+                folder=folder,
+                config=_decides(recipe),
+                title=recipe.name,
+                show=show,
+                checkpoint_every_seconds=checkpoint_every_seconds,
+            )
+            make_folder((folder / MODEL).parent)
+            save_arrays(folder / MODEL, recipe.artefact(learner, state), describe(recipe), record=CONFIG)
+        with sole_user(folder):
+            clean(folder)
+            if not (folder / CONCLUSION).exists():
+                # the artefact as it will be loaded, so that what is judged is what is kept
+                recipe.conclude(load(folder), folder, show).save(folder / CONCLUSION)
+            summary = {
+                "recipe": recipe.name,
+                "seconds": round(seconds(), 1),
+                "seed": recipe.seed,
+                **Conclusion.load(folder / CONCLUSION).summary(),
+            }
+            report.write(folder, summary, about=recipe.about())
+            write_json(folder / SUMMARY, summary)
+    return read_json(folder / SUMMARY)
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """What `config.json` holds."""
+    return {
+        "recipe": recipe.name,
+        "options": recipe.options(),
+        "versions": checkpoint.versions(),
+        "seed": recipe.seed,
+    }
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run in this folder is complete."""
+    return (Path(folder) / SUMMARY).exists()
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe, with all its options, that a run or model folder was made with.
+
+    Raises:
+        UserError: no such folder, no run in it, or a recipe that this version does not have.
+    """
+    from metatower.recipes import find
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}. `metatower train` makes one under runs/.")
+    if not (folder / CONFIG).exists():
+        raise UserError(f"{folder} holds no run: it has no {CONFIG}. Give the folder that `metatower train` made.")
+    config = read_json(folder / CONFIG)
+    if not isinstance(config.get("recipe"), str) or not isinstance(config.get("options"), dict):
+        raise UserError(f"{folder / CONFIG} is not the configuration of a run: it names no recipe and options.")
+    return find(config["recipe"]).with_options(config["options"])
+
+
+def check_config(recipe: Recipe, folder: Path) -> None:
+    """Refuses a folder that holds something else than a run of exactly this recipe.
+
+    Raises:
+        UserError: another recipe, other options, or files that are not of a run.
+    """
+    if not (folder / CONFIG).exists():
+        if folder.is_dir() and any(not each.name.startswith(".") for each in folder.iterdir()):
+            raise UserError(f"{folder} is not empty and holds no run. Choose another folder with --out.")
+        return
+    there = recipe_of(folder)
+    if type(there) is not type(recipe):
+        raise UserError(f"{folder} holds a run of {there.name}, not of {recipe.name}. Choose another --out.")
+    mine, theirs = recipe.options(), there.options()
+    other = [f"{name} = {theirs[name]} (now {mine[name]})" for name in mine if mine[name] != theirs[name]]
+    if other:
+        raise UserError(
+            f"{folder} holds a run with other options: {', '.join(other)}. Choose another --out, or continue that "
+            f"one with `metatower resume {folder}`."
+        )
+
+
+def load(path: Path | str) -> Learner:
+    """The trained learner of a run folder, or of a copy of its `model` folder. No code is run from the files.
+
+    Raises:
+        UserError: missing, unfinished, truncated, foreign or changed files.
+    """
+    folder = Path(path)
+    if (folder / MODEL).exists():
+        folder = (folder / MODEL).parent
+    recipe = recipe_of(folder)
+    file = folder / Path(MODEL).name
+    if not file.exists():
+        raise UserError(f"{folder} holds no trained model yet. Finish its training with `metatower resume {folder}`.")
+
+    def build():
+        learner = recipe.learner()
+        return recipe.artefact(learner, learner.start(key=jax.random.key(0)))
+
+    learner, _ = load_arrays(file, eqx.filter_eval_shape(build), record=CONFIG)
+    return learner
+
+
+def _decides(recipe: Recipe) -> dict[str, Any]:
+    """What decides the bits of the training, apart from seed and steps."""
+    return {"recipe": recipe.name, "options": recipe.options()}
+
+
+@contextmanager
+def stopwatch(folder: Path, every: float = 2.0):
+    """Counts the seconds spent in `folder` over all sessions, also those that were killed.
+
+    Yields:
+        A function that gives the seconds so far.
+    """
+    path = folder / ELAPSED
+    before = 0.0
+    with suppress(UserError, KeyError, TypeError, ValueError):
+        before = float(read_json(path)["seconds"])
+    began, ended = time.monotonic(), threading.Event()
+
+    def seconds() -> float:
+        return before + time.monotonic() - began
+
+    def note() -> None:
+        with suppress(UserError):  # a full disk is reported by those whose files matter
+            write_json(path, {"seconds": seconds()})
+
+    def keep_noting() -> None:
+        while not ended.wait(every):
+            note()
+
+    # a killed process cannot say goodbye, so the time is noted as it passes
+    watcher = threading.Thread(target=keep_noting, daemon=True)
+    watcher.start()
+    try:
+        yield seconds
+    finally:
+        ended.set()
+        watcher.join()
+        note()
