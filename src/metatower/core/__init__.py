@@ -6,6 +6,7 @@ from metatower.core.contract import Learner as Learner
 from metatower.core.contract import Metrics as Metrics
 from metatower.core.contract import Objective as Objective
 from metatower.core.contract import Rule as Rule
+from metatower.core.contract import Run as Run
 from metatower.core.contract import Scored as Scored
 from metatower.core.contract import State as State
 from metatower.core.contract import Task as Task

@@ -1,7 +1,7 @@
 """The nouns of the library, and the two interchangeable parts that its arrows take."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import equinox as eqx
@@ -35,6 +35,11 @@ class Objective(eqx.Module):
     def as_judge(self) -> "Objective":
         """The same objective as used to judge a finished run, where that may take more samples than a step does."""
         return self
+
+    def runs(self, data: Data, *, key: PRNGKeyArray) -> "Iterable[Run]":
+        """The inner runs that make up one evaluation of `loss`, so that each can be done again by itself."""
+        del data, key
+        return ()
 
 
 class Learner(eqx.Module):
@@ -75,6 +80,20 @@ class Learner(eqx.Module):
     def first_order(self) -> "Learner":
         """This learner with the derivative of its own gradients taken as zero, if it has any."""
         return self
+
+    def stages(self, state: State, data: Data, *, key: PRNGKeyArray) -> dict[str, PyTree]:
+        """What one `step` computes, in the order in which it does, to find where it went wrong."""
+        return {"state": self.step(state, data, key=key)}
+
+    def scored(self, state: State, *, key: PRNGKeyArray) -> tuple[Objective, PRNGKeyArray] | None:
+        """The objective that one `step` evaluates, and the key it does that with; None if it has none."""
+        del state, key
+        return None
+
+    def judge(self, state: State) -> Objective | None:
+        """The objective that `loss` evaluates on a query; None if it has none."""
+        del state
+        return None
 
 
 def run(
@@ -160,6 +179,24 @@ class Gradient(eqx.Module):
         """How many times one estimate for `size` learned numbers evaluates the loss."""
         del size
         return 1
+
+    def loss_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
+        """The key with which `estimate(..., key=key)` evaluates the loss."""
+        return key
+
+
+class Run(eqx.Module):
+    """One inner run: `learner` on one of `tasks`."""
+
+    learner: Learner
+    gradient: Gradient
+    tasks: Tasks
+    task_key: PRNGKeyArray
+    key: PRNGKeyArray
+
+    def score(self) -> Scored:
+        """The loss on the task's query after adapting to its support."""
+        return self.gradient.score(self.learner, self.tasks.sample(self.task_key), key=self.key)
 
 
 def height_of(tree: PyTree) -> int:

@@ -58,3 +58,6 @@ class Detached(Gradient):
 
     def evaluations(self, size: int) -> int:
         return self.of.evaluations(size)
+
+    def loss_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
+        return self.of.loss_key(key)

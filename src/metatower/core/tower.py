@@ -1,16 +1,16 @@
 """The whole recursion: `Descend` makes a learner of an objective, `Expected` an objective of a learner."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from metatower.core.contract import Data, Gradient, Learner, Metrics, Objective, Rule, Scored, State, Tasks
+from metatower.core.contract import Data, Gradient, Learner, Metrics, Objective, Rule, Run, Scored, State, Tasks
 from metatower.core.gradient import Detached, Unrolled
-from metatower.core.leaves import Selector, pick, put
+from metatower.core.leaves import Selector, names, pick, put
 
 
 class Descent(eqx.Module):
@@ -56,18 +56,40 @@ class Descend(Learner):
         return Descent(leaves, self.rule.start(leaves), self.gradient.start(leaves))
 
     def update(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> tuple[Descent, Metrics]:
+        (value, metrics), gradient, memory = self._estimate(state, data, key)
+        return self._move(state, gradient, memory), {**metrics, "loss": value}
+
+    def _estimate(self, state: Descent, data: Data, key: PRNGKeyArray) -> tuple[Scored, list[Array], State]:
         def loss(leaves, key):
             return put(self.objective, leaves, self.learn).crossed_by(self.gradient).loss(data, key=key)
 
-        (value, metrics), gradient, memory = self.gradient.estimate(loss, state.leaves, state.gradient, key=key)
+        return self.gradient.estimate(loss, state.leaves, state.gradient, key=key)
+
+    def _move(self, state: Descent, gradient: list[Array], memory: State) -> Descent:
         rule, leaves = self.rule.step(state.rule, state.leaves, gradient)
-        return Descent(leaves, rule, memory), {**metrics, "loss": value}
+        return Descent(leaves, rule, memory)
 
     def step(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> Descent:
         return self.update(state, data, key=key)[0]
 
     def loss(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> Scored:
-        return self.result(state).as_judge().loss(data, key=key)
+        return self.judge(state).loss(data, key=key)
+
+    def stages(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> dict[str, PyTree]:
+        (value, _), gradient, memory = self._estimate(state, data, key)
+        after = self._move(state, gradient, memory)
+        moved = names(self.objective, self.learn)
+        return {
+            "loss": value,
+            "gradient": dict(zip(moved, gradient, strict=True)),
+            "state": {**dict(zip(moved, after.leaves, strict=True)), "rule": after.rule, "gradient": after.gradient},
+        }
+
+    def scored(self, state: Descent, *, key: PRNGKeyArray) -> tuple[Objective, PRNGKeyArray]:
+        return self.result(state).crossed_by(self.gradient), self.gradient.loss_key(key)
+
+    def judge(self, state: Descent) -> Objective:
+        return self.result(state).as_judge()
 
     def result(self, state: Descent) -> Objective:
         """The objective with the leaves that `state` has reached: what this learner returns to its user."""
@@ -109,12 +131,22 @@ class Expected(Objective):
                 )
 
     def loss(self, data: Tasks, *, key: PRNGKeyArray) -> Scored:
-        def one(key):
-            key_task, key_score = jax.random.split(key)
-            return self.gradient.score(self.learner, data.sample(key_task), key=key_score)
-
-        losses, metrics = over_tasks(one, jax.random.split(key, self.batch), self.chunk)
+        if not callable(getattr(data, "sample", None)):
+            raise TypeError(
+                f"Expected over a learner of height {self.learner.height}: expected data with `sample(key)` (a `Tasks`), "
+                f"got {type(data).__name__}. A learner of height n learns from tasks nested n deep."
+            )
+        losses, metrics = over_tasks(
+            lambda key: self._run(data, key).score(), jax.random.split(key, self.batch), self.chunk
+        )
         return jnp.mean(losses), jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
+
+    def runs(self, data: Tasks, *, key: PRNGKeyArray) -> Iterable[Run]:
+        return (self._run(data, key) for key in jax.random.split(key, self.batch))
+
+    def _run(self, data: Tasks, key: PRNGKeyArray) -> Run:
+        key_task, key_score = jax.random.split(key)
+        return Run(self.learner, self.gradient, data, key_task, key_score)
 
     @property
     def height(self) -> int:

@@ -42,3 +42,6 @@ class Evolution(Gradient):
 
         gradients = jax.lax.map(pair, jax.random.split(key_noise, self.pairs))
         return loss(leaves, key_loss), [jnp.mean(g, axis=0) for g in gradients], state
+
+    def loss_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
+        return jax.random.split(key)[1]

@@ -166,18 +166,20 @@ def _advance(fixed, state):
     learner, data, root, done, count = fixed
     arrays, rest = eqx.partition(state, eqx.is_array)
 
-    def update(arrays, i):
-        key = jax.random.fold_in(root, done + i.astype(jnp.uint32))
+    # jitted so that it is traced once, though its shapes are asked for before the loop runs it
+    @eqx.filter_jit
+    def update(arrays, learner, data, key):
         state, metrics = learner.update(eqx.combine(arrays, rest), data, key=key)
         return eqx.filter(state, eqx.is_array), metrics
 
-    after, metrics = jax.eval_shape(update, arrays, jnp.int32(0))
+    after, metrics = eqx.filter_eval_shape(update, arrays, learner, data, root)
     _check_same(arrays, after)
     buffers = jax.tree.map(lambda x: jnp.zeros((LONGEST, *x.shape), x.dtype), metrics)
 
     def body(carry):
         i, arrays, buffers, _ = carry
-        after, metrics = update(arrays, i)
+        key = jax.random.fold_in(root, done + i.astype(jnp.uint32))
+        after, metrics = update(arrays, learner, data, key)
         good = still_finite(arrays, after), jnp.isfinite(metrics.get("loss", 0.0))
         fine = jnp.all(jnp.stack(jax.tree.leaves(good)))
         buffers = jax.tree.map(lambda buffer, x: buffer.at[i].set(x), buffers, metrics)
