@@ -14,6 +14,7 @@ from metatower.core import Tasks as Tasks
 from metatower.core import describe as describe
 from metatower.core import lift as lift
 from metatower.core import value as value
+from metatower.core.plan import plan as plan
 from metatower.rules import adam as adam
 from metatower.rules import clip as clip
 from metatower.rules import from_optax as from_optax

@@ -1,0 +1,159 @@
+"""What a tower will cost, storey by storey, before anything runs."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax
+from jaxtyping import PRNGKeyArray, PyTree
+
+from metatower.core.contract import Data, Learner
+from metatower.core.describe import base_steps, storeys
+from metatower.core.flops import count
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one step of one storey costs."""
+
+    storey: int
+    learner: str
+    base_steps: int | None
+    """Steps of the base learner inside; None where the tower does not tell."""
+    flops: float
+    """Floating-point operations, loops counted as often as they run."""
+    temporary: int | None
+    """Bytes of working memory, from XLA; None if it was not compiled."""
+    arguments: int | None
+    """Bytes of what goes in: learner, state, data."""
+    outputs: int | None
+    """Bytes of what comes out."""
+    compile_seconds: float | None
+    """Tracing and compiling, measured, without help of a cache."""
+    notes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The costs of a tower, from the top storey down; `str(plan)` is a table."""
+
+    costs: tuple[Cost, ...]
+    device: str
+
+    def __str__(self) -> str:
+        head = ("storey", "learner", "base steps", "FLOPs", "working memory", "in", "out", "compile")
+        rows = [
+            (
+                str(cost.storey),
+                cost.learner,
+                "?" if cost.base_steps is None else f"{cost.base_steps:,}",
+                _scaled(cost.flops, 1000, ("", " k", " M", " G", " T", " P")),
+                *(
+                    "-" if size is None else _scaled(size, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
+                    for size in (cost.temporary, cost.arguments, cost.outputs)
+                ),
+                "-" if cost.compile_seconds is None else f"{cost.compile_seconds:.1f} s",
+            )
+            for cost in self.costs
+        ]
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+
+        def line(cells: tuple[str, ...]) -> str:
+            ends = (c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
+            return "  ".join(ends).rstrip()
+
+        notes = [f"storey {cost.storey}: {note}" for cost in self.costs for note in cost.notes]
+        return "\n".join(
+            [f"One step of each storey, on one device ({self.device}):", line(head), *map(line, rows), *notes]
+        )
+
+
+def plan(tower: Learner, tasks: Data, *, compile: bool = True) -> Plan:
+    """What one step of every storey of `tower` costs: FLOPs, memory, compile time.
+
+    Each storey is traced and compiled, never run; nothing of `tasks` is sampled, only its shapes are followed down.
+    Memory and compile time are those of this machine's XLA, so a storey 3 takes its compile time to plan, often half
+    a minute or more.
+
+    Args:
+        tower: any learner.
+        tasks: what the top storey's `step` takes: a `Tasks`, or plain data at storey 0.
+        compile: if False, FLOPs only, in a fraction of the time.
+
+    >>> import jax
+    >>> from metatower import Descend, lift, sgd
+    >>> from metatower.nets import MLP, Supervised, squared_error
+    >>> from metatower.tasks.functions import Sinusoids
+    >>> maml = Descend(Supervised(MLP((1, 8, 1), key=jax.random.key(0)), squared_error), sgd(0.01))
+    >>> costs = plan(lift(maml, sgd(0.01), batch=4), Sinusoids(), compile=False).costs
+    >>> [cost.base_steps for cost in costs]
+    [4, 1]
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    learners = [learner for _, learner in storeys(tower)]
+    data = [tasks]
+    for above in learners[:-1]:
+        data.append(_support(data[-1], key, above))
+    numbers = reversed(range(len(learners)))
+    costs = tuple(_cost(*each, key, compile) for each in zip(learners, data, numbers, strict=True))
+    return Plan(costs, jax.devices()[0].device_kind)
+
+
+def _support(data: Data, key: PRNGKeyArray, above: Learner) -> PyTree:
+    """The shapes of what one task of `data` gives to learn from."""
+    if not callable(getattr(data, "sample", None)):
+        raise TypeError(
+            f"plan: expected the data of a {type(above).__name__} of height {above.height} to be a `Tasks` (with "
+            f"`sample(key)`), got {type(data).__name__}. Give `plan` what the top storey's `step` takes."
+        )
+    return eqx.filter_eval_shape(lambda data, key: data.sample(key).support, data, key)
+
+
+def _cost(learner: Learner, data: PyTree, storey: int, key: PRNGKeyArray, compile: bool) -> Cost:
+    state = eqx.filter_eval_shape(lambda learner, key: learner.start(key=key), learner, key)
+    dynamic, static = eqx.partition((learner, state, data), _is_shaped)
+
+    def step(dynamic, key):
+        learner, state, data = eqx.combine(dynamic, static)
+        return eqx.filter(learner.update(state, data, key=key), eqx.is_array)
+
+    began = time.perf_counter()
+    step.__name__ = f"plan_{time.time_ns()}"  # a name of its own, so that no cache holds this program
+    traced = jax.jit(step).trace(dynamic, key)
+    flops, notes = count(traced.jaxpr.jaxpr)
+    memory = seconds = None
+    if compile:
+        with _past_the_cache():
+            memory = traced.lower().compile().memory_analysis()
+        seconds = time.perf_counter() - began
+    sizes = (
+        (None,) * 3
+        if memory is None
+        else (memory.temp_size_in_bytes, memory.argument_size_in_bytes, memory.output_size_in_bytes)
+    )
+    return Cost(storey, type(learner).__name__, base_steps(learner), flops, *sizes, seconds, notes)
+
+
+@contextlib.contextmanager
+def _past_the_cache() -> Iterator[None]:
+    """Compiled in here, programs are not written to JAX's persistent cache, where nobody would look for them."""
+    option = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, option)
+    jax.config.update(option, float("inf"))
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
+
+
+def _is_shaped(leaf) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
+    power = 0
+    while number >= base and power < len(units) - 1:
+        number, power = number / base, power + 1
+    return f"{number:.3g}{units[power]}" if number < 1000 else f"{number:.0f}{units[power]}"
