@@ -6,7 +6,7 @@ from jaxtyping import Array, PyTree
 from metatower.core import Positive, Selector, names, pick, value
 
 
-def spread(hyper: PyTree, leaves: list[Array], name: str) -> list[Array]:
+def spread(hyper: PyTree, leaves: list[Array], name: str) -> list[Array | float]:
     """One value of the hyper-parameter per leaf, from a single value or from a list aligned with the leaves."""
     numbers = value(hyper)
     if not isinstance(numbers, list):
