@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Key, PRNGKeyArray, PyTree
 
 from metatower.core.contract import Data, Gradient, Learner, Metrics, Objective, Rule, Run, Scored, State, Tasks
 from metatower.core.gradient import Detached, Unrolled
@@ -159,7 +159,7 @@ class Expected(Objective):
         return self if self.judged is None else dataclasses.replace(self, batch=self.judged)
 
 
-def over_tasks(one: Callable[[PRNGKeyArray], PyTree], keys: PRNGKeyArray, chunk: int | None = None) -> PyTree:
+def over_tasks(one: Callable[[PRNGKeyArray], PyTree], keys: Key[Array, " tasks"], chunk: int | None = None) -> PyTree:
     """`one` of every key, stacked; `chunk` keys at a time."""
     if len(keys) == 1:
         return jax.tree.map(lambda x: x[None], one(keys[0]))
