@@ -1,5 +1,7 @@
 """The host loop: steps in compiled chunks, checkpoints, progress, records."""
 
+from metatower.training.failure import NonFinite as NonFinite
+from metatower.training.failure import replay as replay
 from metatower.training.loop import Interrupted as Interrupted
 from metatower.training.loop import train as train
 from metatower.training.progress import Progress as Progress

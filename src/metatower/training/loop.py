@@ -10,14 +10,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PyTree
 
 from metatower.core.contract import Data, Learner, State
 from metatower.core.errors import UserError
-from metatower.training import checkpoint
+from metatower.core.forensics import still_finite
+from metatower.training import checkpoint, failure
 from metatower.training.files import clean, make_folder, sole_user
 from metatower.training.progress import Progress, Silent
 from metatower.training.records import Log, is_logged
+from metatower.training.runtime import Stop
+from metatower.training.start import own, start
 
 LONGEST = 1024
 """Steps per dispatch at most: the length of the buffers that bring the metrics to the host."""
@@ -37,17 +40,6 @@ class Interrupted(UserError):  # noqa: N818 (not an error)
         where = f"saved in {folder}; the same call continues it" if folder else "nothing was saved: it had no folder"
         super().__init__(f"Stopped after step {step}: {where}.")
         self.folder, self.step = folder, step
-
-
-def step_key(seed: int, step: int) -> PRNGKeyArray:
-    """The key of step number `step` (the first is 0): all that decides which tasks it sees."""
-    return jax.random.fold_in(jax.random.key(seed), step)
-
-
-def start(learner: Learner, seed: int) -> State:
-    """The state before the first step, in arrays of its own (the loop reuses their memory)."""
-    # the last number that `fold_in` takes: no step ever has it
-    return own(learner.start(key=step_key(seed, 2**32 - 1)))
 
 
 def train(
@@ -87,36 +79,35 @@ def train(
         raise UserError(f"train: expected steps >= 0, 0 <= seed < 2**32, keep >= 1; got {steps}, {seed}, {keep}.")
     show = Silent() if show is None else show
     with ExitStack() as stack:
-        done, log = 0, None
-        like = eqx.filter_eval_shape(partial(start, learner, seed))
+        done, state, log = 0, None, None
         if folder is not None:
             folder = make_folder(folder)
             stack.enter_context(sole_user(folder))
             clean(folder)
-            found = checkpoint.restore(folder, like, seed=seed, config=config)
-            done = found[0] if found else 0
-            if done > steps:
-                raise UserError(f"{folder} already holds step {done}, more than the {steps} asked for.")
+            like = eqx.filter_eval_shape(partial(start, learner, seed))
+            if found := checkpoint.restore(folder, like, seed=seed, config=config):
+                done, state, about = found
+                if done > steps:
+                    raise UserError(f"{folder} already holds step {done}, more than the {steps} asked for.")
+                if about.get("versions") != checkpoint.versions():
+                    show.note(f"{folder} was begun with other versions of the libraries: the last bits may differ.")
             log = Log(folder / "metrics.jsonl", done)
             stack.callback(log.close)
-            if found and found[2].get("versions") != checkpoint.versions():
-                show.note(f"{folder} was begun with other versions of the libraries: the last bits may differ.")
-        state = own(found[1]) if folder is not None and found else start(learner, seed)
+        state = start(learner, seed) if state is None else own(state)
 
-        def save(state, step):
-            if folder is not None and checkpoint.checkpoints(folder)[-1:] != [(step, folder / f"checkpoint-{step}")]:
+        def save():
+            if folder is not None and checkpoint.checkpoints(folder)[-1:] != [(done, folder / f"checkpoint-{done}")]:
                 log.sync()
-                checkpoint.save(folder, state, step=step, seed=seed, config=config, keep=keep)
+                checkpoint.save(folder, state, step=done, seed=seed, config=config, keep=keep)
 
-        if done == steps:
-            save(state, done)
-            return state
-        show.start(title, steps)
+        show.start(title, steps, done)
         stack.callback(show.finish)
-        saved, wanted = time.monotonic(), 1
+        stop = stack.enter_context(Stop(show.note))
+        saved, count = time.monotonic(), 1
         while done < steps:
-            began, count = time.monotonic(), min(wanted, steps - done)
-            state, buffers, finished, _ = advance((learner, data, seed, done, count), state)
+            began, count = time.monotonic(), min(count, steps - done)
+            state, buffers, finished, good = advance((learner, data, seed, done, count), state)
+            wait(finished)
             finished, buffers = int(finished), jax.device_get(buffers)
             for i in range(finished):
                 if log is not None and is_logged(done + i + 1, steps):
@@ -124,25 +115,25 @@ def train(
             done += finished
             show.advance(finished, **_means(buffers, finished))
             if finished < count:
-                save(state, done)
-                raise UserError(f"non-finite at step {done}")
+                save()
+                raise failure.examine(learner, state, data, good, step=done, seed=seed, config=config, folder=folder)
+            if stop.asked:
+                save()
+                raise Interrupted(folder, done)
             if time.monotonic() - saved > checkpoint_every_seconds:
-                save(state, done)
+                save()
                 saved = time.monotonic()
-            wanted = _next_count(count, time.monotonic() - began)
-        save(state, done)
+            count = _next_count(count, time.monotonic() - began)
+        save()
         return state
 
 
-def own(tree: PyTree) -> PyTree:
-    """`tree` with every array copied, and every number made an array, so that its memory may be donated."""
-
-    def copy(leaf):
-        if isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex):
-            return jnp.array(leaf, dtype=None if isinstance(leaf, int | float | complex) else leaf.dtype, copy=True)
-        return leaf
-
-    return jax.tree.map(copy, tree)
+def wait(array: Array) -> None:
+    """Waits for the device in small naps: inside JAX's own wait Python could not answer a second Ctrl-C."""
+    nap = 1e-4
+    while not array.is_ready():
+        time.sleep(nap)
+        nap = min(2 * nap, 0.02)
 
 
 def advance(fixed: tuple, state: State) -> tuple[State, dict[str, Array], Array, PyTree]:
@@ -193,17 +184,6 @@ def _advance(fixed, state):
     good = jax.tree.map(lambda _: jnp.array(True), arrays), jnp.array(True)
     i, arrays, buffers, good = jax.lax.while_loop(more, body, (jnp.int32(0), arrays, buffers, good))
     return eqx.combine(arrays, rest), buffers, i, good
-
-
-def still_finite(before: PyTree, after: PyTree) -> PyTree:
-    """For each leaf, whether no number in it has become infinite or undefined (a state may start with infinities)."""
-
-    def fine(old, new):
-        if not jnp.issubdtype(new.dtype, jnp.inexact):
-            return jnp.array(True)
-        return jnp.all(jnp.isfinite(new) | (~jnp.isfinite(old) & ~jnp.isnan(new)) | jnp.isnan(old))
-
-    return jax.tree.map(fine, before, after)
 
 
 def _check_same(before, after):

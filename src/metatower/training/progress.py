@@ -10,8 +10,8 @@ class Progress(ABC):
     """How far a job is. Jobs follow each other: `start`, `advance` …, `finish`, `start`, …"""
 
     @abstractmethod
-    def start(self, title: str, total: int) -> None:
-        """A job of `total` steps begins."""
+    def start(self, title: str, total: int, done: int = 0) -> None:
+        """A job of `total` steps begins, or goes on after `done` of them."""
 
     @abstractmethod
     def advance(self, n: int, **numbers: float) -> None:
@@ -29,8 +29,8 @@ class Progress(ABC):
 class Silent(Progress):
     """Says nothing."""
 
-    def start(self, title: str, total: int) -> None:
-        del title, total
+    def start(self, title: str, total: int, done: int = 0) -> None:
+        del title, total, done
 
     def advance(self, n: int, **numbers: float) -> None:
         del n, numbers
@@ -45,14 +45,14 @@ class Silent(Progress):
 class _Clock:
     """Steps done, and the rate over the recent past: the first report, which holds the compilation, is left out."""
 
-    def __init__(self, total: int):
-        self.total, self.done = total, 0
+    def __init__(self, total: int, done: int):
+        self.total, self.done = total, done
         self.rate: float | None = None
-        self._last = time.monotonic()
+        self._last: float | None = None
 
     def advance(self, n: int) -> None:
         now = time.monotonic()
-        if self.done and now > self._last:
+        if self._last is not None and now > self._last:
             rate = n / (now - self._last)
             self.rate = rate if self.rate is None else 0.7 * self.rate + 0.3 * rate
         self.done, self._last = self.done + n, now
@@ -75,8 +75,8 @@ class Plain(Progress):
         self._out, self._every = out, every
         self._clock: _Clock | None = None
 
-    def start(self, title: str, total: int) -> None:
-        self._title, self._clock, self._said, self._shown = title, _Clock(total), -float("inf"), -1
+    def start(self, title: str, total: int, done: int = 0) -> None:
+        self._title, self._clock, self._said, self._shown = title, _Clock(total, done), -float("inf"), done
 
     def advance(self, n: int, **numbers: float) -> None:
         if self._clock is None:
@@ -90,7 +90,7 @@ class Plain(Progress):
         print(text, file=self._out or sys.stderr, flush=True)
 
     def finish(self) -> None:
-        if self._clock is not None and self._clock.done != self._shown and self._clock.done:
+        if self._clock is not None and self._clock.done != self._shown:
             self._line()
         self._clock = None
 
@@ -107,13 +107,13 @@ class Rich(Progress):
     def __init__(self):
         self._bar = None
 
-    def start(self, title: str, total: int) -> None:
+    def start(self, title: str, total: int, done: int = 0) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Bar
 
         self.finish()
-        self._clock = _Clock(total)
+        self._clock = _Clock(total, done)
         columns = [
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -121,7 +121,7 @@ class Rich(Progress):
             TextColumn("{task.fields[facts]}", markup=False),
         ]
         self._bar = Bar(*columns, console=Console(stderr=True), refresh_per_second=5)
-        self._job = self._bar.add_task(title, total=total, facts="compiling …")
+        self._job = self._bar.add_task(title, total=total, completed=done, facts="compiling …")
         self._bar.start()
 
     def advance(self, n: int, **numbers: float) -> None:
@@ -152,13 +152,19 @@ def progress(mode: str = "auto") -> Progress:
 
 
 def _facts(clock: _Clock, numbers: dict[str, float]) -> list[str]:
-    facts = [f"{clock.rate:.3g}/s"] if clock.rate else []
+    facts = [_rate(clock.rate)] if clock.rate else []
     if clock.left:
         facts.append(f"{_duration(clock.left)} left")
     return facts + [
         f"{name} {100 * number:.1f}%" if name.endswith("accuracy") else f"{name} {number:.4g}"
         for name, number in numbers.items()
     ]
+
+
+def _rate(rate: float) -> str:
+    if rate < 1:
+        return f"{1 / rate:.1f} s/step"
+    return f"{rate:.1f} steps/s" if rate < 10 else f"{rate:.0f} steps/s"
 
 
 def _duration(seconds: float) -> str:

@@ -4,8 +4,11 @@ import hashlib
 import os
 import platform
 import signal
+import socket
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -67,28 +70,68 @@ class Stop:
     """Inside this context Ctrl-C and SIGTERM only set `asked`; a second Ctrl-C ends at once.
 
     Outside the main thread, where Python lets nobody handle signals, it does nothing.
+
+    Args:
+        tell: takes a line for the person who pressed Ctrl-C.
     """
 
-    def __init__(self):
+    GRACE = 1.0
+    """Seconds between a second Ctrl-C and a hard end, should Python be unable to answer (the compiler is at work)."""
+
+    def __init__(self, tell: Callable[[str], None]):
         self.asked = False
-        self._old: dict[int, object] = {}
+        self._tell = tell
+        self._left = threading.Event()
 
     def __enter__(self) -> "Stop":
+        self._exits = ExitStack()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 # None: a handler that was not installed from Python, and could not be put back
-                if signal.getsignal(number) is not None:
-                    self._old[number] = signal.signal(number, self._handle)
+                if (old := signal.getsignal(number)) is not None:
+                    signal.signal(number, self._handle)
+                    self._exits.callback(signal.signal, number, old)
+            self._watch()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)  # ty: ignore
-        self._old = {}
+        self._left.set()
+        self._exits.close()
 
     def _handle(self, number: int, frame: object) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
+
+    def _watch(self) -> None:
+        # while the compiler works, the main thread cannot run handlers, but another thread can read this socket
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        old = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        if old != -1:  # an event loop already listens: leave it alone
+            signal.set_wakeup_fd(old)
+            ours.close()
+            theirs.close()
+            return
+        thread = threading.Thread(target=self._listen, args=(ours,), daemon=True)
+        thread.start()
+
+        def leave():
+            signal.set_wakeup_fd(-1)
+            theirs.close()
+            thread.join()
+            ours.close()
+
+        self._exits.callback(leave)
+
+    def _listen(self, ours: socket.socket) -> None:
+        pressed = 0
+        while received := ours.recv(16):
+            for number in received:
+                pressed += number == signal.SIGINT
+                if number == signal.SIGTERM or (number == signal.SIGINT and pressed == 1):
+                    self._tell("Stopping after the steps under way; Ctrl-C (again) ends at once.")
+            if pressed > 1 and not self._left.wait(self.GRACE):
+                os._exit(130)
