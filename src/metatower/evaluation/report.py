@@ -1,1 +1,206 @@
-def write(folder, summary, about): pass
+"""The report of a run: its plots as files, and one HTML page that needs nothing else."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metatower.core.errors import UserError
+from metatower.evaluation import plots
+from metatower.evaluation.conclusion import Conclusion, Paired, Result
+from metatower.evaluation.statistics import HIGHER_IS_BETTER
+from metatower.training import records
+from metatower.training.files import make_folder, read_json, write_bytes, write_text
+
+_CAPTIONS = {
+    "learning": "Learning: what the run measured of itself while it trained (faint: single steps; strong: running mean). "
+    "These numbers are of training tasks; the table above is of tasks, or distributions, never trained on.",
+    "results": "The table as a picture: means with 95 % intervals.",
+    "differences": "Differences on the same units. An interval that touches zero, or lies on the wrong side, is no gain.",
+}
+
+
+def write(folder: Path, summary: dict[str, Any], about: str) -> Path:
+    """Draws `plots/*.svg` and `*.png` and writes `report.html`, from the files of a run that has been judged.
+
+    Args:
+        folder: with `config.json`, `metrics.jsonl` and `conclusion.json` in it.
+        summary: what `summary.json` holds or will hold.
+        about: what the run was, in plain words; paragraphs are separated by empty lines.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: a file is missing or damaged, or the disk refuses.
+    """
+    conclusion = Conclusion.load(folder / "conclusion.json")
+    drawn = {**_standard(folder, conclusion), **{name: plots.draw(each) for name, each in conclusion.figures.items()}}
+    make_folder(folder / "plots")
+    for name, figure in drawn.items():
+        for kind in ("svg", "png"):
+            write_bytes(folder / "plots" / f"{name}.{kind}", plots.save(figure, kind))
+    captions = {**_CAPTIONS, **{name: each.caption for name, each in conclusion.figures.items()}}
+    figures = [
+        f"<figure>{plots.as_html(figure)}<figcaption>{_text(captions[name.split('-')[0]] if name not in captions else captions[name])}"
+        "</figcaption></figure>"
+        for name, figure in drawn.items()
+    ]
+    page = folder / "report.html"
+    write_text(page, _page(folder, summary, about, conclusion, figures))
+    return page
+
+
+def _standard(folder: Path, conclusion: Conclusion) -> dict[str, Any]:
+    """The figures that every run has."""
+    drawn = {}
+    metrics = list(dict.fromkeys(row.metric for row in conclusion.results))
+    for metric in metrics:
+        name = "" if len(metrics) == 1 else f"-{metric}"
+        drawn[f"results{name}"] = plots.forest(conclusion.results, metric)
+        if any(row.metric == metric for row in conclusion.paired):
+            drawn[f"differences{name}"] = plots.differences(conclusion.paired, metric)
+    if (folder / "metrics.jsonl").exists():
+        lines = records.read(folder / "metrics.jsonl")
+        shown = [name for name in ("loss", "accuracy") if lines and isinstance(lines[0].get(name), float)]
+        if shown:
+            steps = np.array([line["step"] for line in lines])
+            values = {
+                name: np.array([np.nan if line[name] is None else line[name] for line in lines]) for name in shown
+            }
+            drawn["learning"] = plots.learning(steps, values, "loss")
+    return drawn
+
+
+def number(value: float | None, metric: str) -> str:
+    """A value as people read it: shares as percentages, the rest with three or four figures."""
+    if value is None or not np.isfinite(value):
+        return "not finite" if value is None or np.isnan(value) else "∞" if value > 0 else "−∞"
+    text = f"{100 * value:.2f}" if metric in HIGHER_IS_BETTER else f"{value:.4g}"
+    return text.replace("-", "−")
+
+
+def unit_of(metric: str) -> str:
+    """What `number` counts in."""
+    return f"{metric} (%)" if metric in HIGHER_IS_BETTER else metric
+
+
+def bounds(ci95: tuple[float, float], metric: str) -> str:
+    """An interval as people read it."""
+    return f"[{number(ci95[0], metric)}, {number(ci95[1], metric)}]"
+
+
+def plural(count: int, unit: str) -> str:
+    """`1 task`, `2 tasks`, `2 families`."""
+    if count == 1:
+        return f"1 {unit}"
+    return f"{count:,} {unit[:-1]}ies" if unit.endswith("y") and unit[-2:-1] not in "aeiou" else f"{count:,} {unit}s"
+
+
+def _page(folder: Path, summary: dict[str, Any], about: str, conclusion: Conclusion, figures: list[str]) -> str:
+    config = read_json(folder / "config.json")
+    paragraphs = [" ".join(each.split()) for each in about.split("\n\n") if each.strip()]
+    lead, *rest = paragraphs or [summary["recipe"]]
+    notes = "".join(f"<li>{_text(note)}</li>" for note in conclusion.notes)
+    where = html.escape(str(folder))
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(summary["recipe"])} · metatower</title><style>{_CSS}</style></head><body><main>
+<header><p class="small">metatower · report of one run</p><h1>{html.escape(summary["recipe"])}</h1>
+<p class="lead">{_text(lead)}</p>
+<p class="small">seed {summary["seed"]} · {_duration(summary["seconds"])} in all, start-up and judging included · {where}</p></header>
+<section><h2>What this run was</h2>{"".join(f"<p>{_text(each)}</p>" for each in rest)}<ul>{notes}</ul></section>
+<section><h2>Results</h2>{_results(conclusion.results)}</section>
+{_differences(conclusion.paired)}
+<section><h2>Figures</h2>{"".join(figures)}</section>
+<section><h2>Use what was learned</h2>
+<p>The folder <code>{where}/model</code> holds the trained learner: its numbers in <code>model.safetensors</code>, the recipe that
+rebuilds it in <code>config.json</code>. It can be copied anywhere.</p>
+<pre>metatower evaluate {where}            # judge it again, on fresh tasks
+metatower evaluate --help                 # other data, your own folder of images among them</pre>
+<pre>import jax, metatower
+learner = metatower.load("{where}")
+state = learner.adapt(support, key=jax.random.key(0))   # learn from your data
+loss, metrics = learner.loss(state, query, key=jax.random.key(1))</pre></section>
+<section><details><summary>Every option of this run</summary>{_options(config)}</details></section>
+</main></body></html>
+"""
+
+
+def _results(results: list[Result]) -> str:
+    parts = []
+    for metric in dict.fromkeys(row.metric for row in results):
+        rows = [row for row in results if row.metric == metric]
+        better = "more" if metric in HIGHER_IS_BETTER else "less"
+        body = "".join(
+            f"<tr{' class=first' if place == 0 else ''}><td>{_text(row.name)}</td><td class=n>{number(row.mean, metric)}</td>"
+            f"<td class=n>{bounds(row.ci95, metric)}</td><td class=n>{plural(row.n, row.unit)}</td></tr>"
+            for place, row in enumerate(rows)
+        )
+        parts.append(
+            f"<table><thead><tr><th></th><th class=n>{unit_of(metric)}</th><th class=n>95 % interval</th>"
+            f"<th class=n>judged on</th></tr></thead><tbody>{body}</tbody></table>"
+            f"<p class=small>Of {html.escape(metric)}, {better} is better.</p>"
+        )
+    return "".join(parts)
+
+
+def _differences(rows: list[Paired]) -> str:
+    if not rows:
+        return ""
+    body = "".join(
+        f"<tr><td>{_text(row.name)}<br><span class=small>against {_text(row.against)}</span></td>"
+        f"<td>{html.escape(row.metric)}</td><td class=n>{number(row.difference, row.metric)}</td>"
+        f"<td class=n>{bounds(row.ci95, row.metric)}</td>"
+        f"<td class={'gain' if row.gain else 'none'}>{html.escape(row.verdict)}</td></tr>"
+        for row in rows
+    )
+    return (
+        "<section><h2>Is it better?</h2><p>Each line compares two learners on the very same units, so that luck with the "
+        "tasks cancels. It is a gain only where the whole interval lies on the better side of zero.</p>"
+        "<table><thead><tr><th></th><th>of</th><th class=n>difference</th><th class=n>95 % interval</th><th></th></tr></thead>"
+        f"<tbody>{body}</tbody></table></section>"
+    )
+
+
+def _options(config: dict[str, Any]) -> str:
+    pairs = {**config.get("options", {}), **config.get("versions", {})}
+    rows = "".join(f"<tr><td>{html.escape(n)}</td><td>{html.escape(str(v))}</td></tr>" for n, v in pairs.items())
+    return f"<table>{rows}</table>"
+
+
+def _text(text: str) -> str:
+    return html.escape(text, quote=False)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+_CSS = """
+:root{color-scheme:light}
+body{margin:0;background:#f4f5f7;color:#1f2933;font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{max-width:820px;margin:0 auto;padding:32px 20px 64px}
+h1{font-size:32px;margin:0 0 8px;letter-spacing:-.01em}h2{font-size:20px;margin:0 0 12px}
+.lead{font-size:18px;margin:0 0 8px}.small{font-size:13px;color:#616e7c;margin:4px 0}
+section{background:#fff;border:1px solid #e4e7eb;border-radius:10px;padding:22px 26px;margin:20px 0;overflow-x:auto}
+table{border-collapse:collapse;width:100%;font-size:14px;margin:4px 0 8px}
+th,td{text-align:left;padding:6px 10px 6px 0;border-bottom:1px solid #eef0f3;vertical-align:top}
+th{color:#616e7c;font-weight:600;font-size:13px}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.first td{font-weight:600}.gain{color:#247a4b;font-weight:600}.none{color:#7b8794}
+figure{margin:18px 0 30px}figcaption{font-size:13px;color:#52606d;margin-top:6px}svg.plot{width:100%;height:auto}
+pre{background:#f4f5f7;border-radius:6px;padding:12px 14px;overflow-x:auto;font-size:13px}code{font-size:.92em}
+summary{cursor:pointer;color:#52606d}ul{padding-left:20px}li{margin:4px 0}
+"""
+
+
+def rewrite(folder: Path, about: str) -> Path:
+    """`write`, for a run that is finished.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not (folder / "summary.json").exists():
+        raise UserError(f"The run in {folder} is not finished: continue it with `metatower resume {folder}`.")
+    return write(folder, read_json(folder / "summary.json"), about)

@@ -85,7 +85,7 @@ class MAMLSinusoid(Recipe):
             "untrained network": (maml(self._objective(), self.inner_rate), RATES),
         }
         conclusion, curves = Conclusion(notes=self._notes()), {}
-        wanted = sorted({0, self.inner_steps, 5, CURVE_STEPS})
+        wanted = [self.inner_steps, *sorted({5, CURVE_STEPS} - {self.inner_steps}), 0]
         for name, (learner, rates) in learners.items():
             tuned = self._best_rates(learner, rates, show)
             scores = {rate: self._scores(learner, rate, 0, self.episodes, show, name) for rate in {*tuned}}
@@ -95,9 +95,9 @@ class MAMLSinusoid(Recipe):
                 conclusion.add(row, {"loss": scores[tuned[steps]][:, steps]}, "task")
             curves[name] = interval(scores[tuned[CURVE_STEPS]])
         rows = list(conclusion.scores)
-        for position, steps in enumerate(wanted[1:], start=1):
-            against = [rows[0]] if steps == self.inner_steps else []
-            conclusion.compare(rows[position], *against, *(rows[position + k * len(wanted)] for k in (1, 2)))
+        for position in range(len(wanted) - 1):
+            conclusion.compare(rows[position], *(rows[position + k * len(wanted)] for k in (1, 2)))
+        conclusion.compare(rows[0], rows[len(wanted) - 1])
         conclusion.figures["adaptation"] = Curves(
             f"Loss on a fresh wave against gradient steps on {self.shots} of its points: means of {self.episodes} waves, "
             "with 95 % intervals. Baselines are shown at the rate that is best for them after "
@@ -105,6 +105,7 @@ class MAMLSinusoid(Recipe):
             "gradient steps on the task",
             "mean squared error",
             curves,
+            log=True,
         )
         conclusion.figures["samples"] = self._samples(artefact, pretrained)
         return conclusion
@@ -127,7 +128,9 @@ class MAMLSinusoid(Recipe):
         )
         return trainer.result(state).learner
 
-    def _scores(self, learner: Descend, rate: float, stream: int, episodes: int, show: Progress, title: str) -> np.ndarray:
+    def _scores(
+        self, learner: Descend, rate: float, stream: int, episodes: int, show: Progress, title: str
+    ) -> np.ndarray:
         # the rate as an array: one compilation for all rates
         learner = dataclasses.replace(learner, rule=sgd(Constant(jnp.asarray(rate))), steps=1)
         found = adaptation_scores(
@@ -146,7 +149,9 @@ class MAMLSinusoid(Recipe):
         steps = max(CURVE_STEPS, self.inner_steps)
         if len(rates) == 1:
             return list(rates) * (steps + 1)
-        losses = [self._scores(learner, rate, 1, TUNING_TASKS, show, "rates of a baseline").mean(axis=0) for rate in rates]
+        losses = [
+            self._scores(learner, rate, 1, TUNING_TASKS, show, "rates of a baseline").mean(axis=0) for rate in rates
+        ]
         losses = np.where(np.isfinite(losses), losses, np.inf)
         return [rates[i] for i in np.argmin(losses, axis=0)]
 
