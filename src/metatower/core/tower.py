@@ -126,15 +126,15 @@ class Expected(Objective):
         for name in ("start", "step", "loss"):
             if not callable(getattr(self.learner, name, None)):
                 raise TypeError(
-                    f"Expected takes a Learner (start, step, loss), got {type(self.learner).__name__} without `{name}`. "
-                    "Make a learner of an objective with `Descend(objective, rule)`."
+                    f"Expected takes a Learner (start, step, loss), got {type(self.learner).__name__} without "
+                    f"`{name}`. Make a learner of an objective with `Descend(objective, rule)`."
                 )
 
     def loss(self, data: Tasks, *, key: PRNGKeyArray) -> Scored:
         if not callable(getattr(data, "sample", None)):
             raise TypeError(
-                f"Expected over a learner of height {self.learner.height}: expected data with `sample(key)` (a `Tasks`), "
-                f"got {type(data).__name__}. A learner of height n learns from tasks nested n deep."
+                f"Expected over a learner of height {self.learner.height}: expected data with `sample(key)` (a "
+                f"`Tasks`), got {type(data).__name__}. A learner of height n learns from tasks nested n deep."
             )
         losses, metrics = over_tasks(
             lambda key: self._run(data, key).score(), jax.random.split(key, self.batch), self.chunk
