@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray, UInt32
 
 from metatower.core import Learner, Metrics, Task, Tasks
 from metatower.core.errors import UserError
@@ -32,10 +32,10 @@ class Fixed(Tasks):
         return Task(self.support, self.query)
 
 
-def episode_keys(seed: int, episodes: int) -> PRNGKeyArray:
-    """One key per episode; the i-th depends on the seed and on i only."""
+def episode_keys(seed: int | UInt32[Array, ""], first: int | UInt32[Array, ""], count: int) -> Key[Array, " count"]:
+    """The keys of `count` episodes, `first` and on; the i-th depends on the seed and on i only."""
     root = jax.random.fold_in(jax.random.key(seed), _STREAM)
-    return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(episodes))
+    return jax.vmap(lambda i: jax.random.fold_in(root, i))(first + jnp.arange(count, dtype=jnp.uint32))
 
 
 def evaluate(
@@ -133,13 +133,13 @@ def _curve(learner: Learner, tasks: Tasks, steps: int, key: PRNGKeyArray) -> Met
 
 
 @eqx.filter_jit
-def _scores(learner: Learner, tasks: Tasks, keys: PRNGKeyArray) -> dict[str, Array]:
-    return jax.vmap(lambda key: _score(learner, tasks, key))(keys)
+def _scores(learner: Learner, tasks: Tasks, seed: Array, first: Array, count: int) -> dict[str, Array]:
+    return jax.vmap(lambda key: _score(learner, tasks, key))(episode_keys(seed, first, count))
 
 
 @eqx.filter_jit
-def _curves(learner: Learner, tasks: Tasks, keys: PRNGKeyArray, steps: int) -> dict[str, Array]:
-    return jax.vmap(lambda key: _curve(learner, tasks, steps, key))(keys)
+def _curves(learner: Learner, tasks: Tasks, seed: Array, first: Array, count: int, steps: int) -> dict[str, Array]:
+    return jax.vmap(lambda key: _curve(learner, tasks, steps, key))(episode_keys(seed, first, count))
 
 
 def _in_chunks(
@@ -155,16 +155,17 @@ def _in_chunks(
 ) -> dict[str, np.ndarray]:
     if episodes < 1:
         raise UserError(f"Expected at least one episode, got {episodes}.")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"Expected a seed from 0 to 2**32 - 1, got {seed}.")
     chunk = min(episodes, chunk or (50 if learner.height == 0 else 4))
-    # a last, partly filled chunk is filled up and cut off again: one shape, one compilation
-    keys = episode_keys(seed, -(-episodes // chunk) * chunk)
     pieces = []
     show.start(title, episodes)
     try:
         for first in range(0, episodes, chunk):
-            piece = jax.device_get(many(learner, tasks, keys[first : first + chunk], *more))
+            # a last, partly filled chunk is computed in full and cut off: one shape, one compilation
+            piece = jax.device_get(many(learner, tasks, jnp.uint32(seed), jnp.uint32(first), chunk, *more))
             pieces.append(piece)
-            shown = {name: float(np.mean(values[..., -1])) for name, values in piece.items() if name in _SHOWN}
+            shown = {name: float(np.mean(values if values.ndim == 1 else values[:, -1])) for name, values in piece.items() if name in _SHOWN}
             show.advance(min(chunk, episodes - first), **shown)
     finally:
         show.finish()

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 from scipy import stats
 
 from metatower.core.errors import UserError
@@ -23,14 +22,14 @@ class Interval:
     """How many independent units were averaged."""
 
 
-def interval(values: Float[np.ndarray, "n ..."], level: float = 0.95) -> Interval:
+def interval(values: np.ndarray, level: float = 0.95) -> Interval:
     """Student's t interval of the mean over the first axis.
 
     Values that are not finite make a mean that is not finite: nothing is left out silently. A single value has
     an infinite interval.
 
     Args:
-        values: one value, or one curve, per independent unit.
+        values: `[n, ...]`, one value or one curve per independent unit.
         level: the confidence, between 0 and 1.
     """
     values = np.asarray(values, np.float64)
@@ -51,7 +50,7 @@ def interval(values: Float[np.ndarray, "n ..."], level: float = 0.95) -> Interva
     return Interval(mean, lo, hi, n)
 
 
-def paired(a: Float[np.ndarray, "n ..."], b: Float[np.ndarray, "n ..."], level: float = 0.95) -> Interval:
+def paired(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> Interval:
     """The interval of the mean of `a - b`, where the i-th values of both come from the same unit.
 
     Raises:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,8 +157,10 @@ class MAMLSinusoid(Recipe):
         return [rates[i] for i in np.argmin(losses, axis=0)]
 
     def _samples(self, artefact: Descend, pretrained: Descend) -> Functions:
-        tasks, wave = [], Sinusoids(self.shots, 200)
-        for key in episode_keys(2 * self.seed, 3):
+        wave = Sinusoids(self.shots, 200)
+
+        @eqx.filter_jit
+        def sample(artefact, pretrained, key):
             key_task, key_adapt = jax.random.split(key)
             task = wave.sample(key_task)
             order = jnp.argsort(task.query.x[:, 0])
@@ -167,10 +170,12 @@ class MAMLSinusoid(Recipe):
                 f"MAML {_after(self.inner_steps)}": artefact.result(artefact.adapt(task.support, key=key_adapt)).net(x),
                 "pretrained": pretrained.objective.net(x),
             }
-            lines = [x, truth, task.support.x, task.support.y]
-            predictions = {name: np.asarray(y[:, 0]) for name, y in guesses.items()}
-            tasks.append(FunctionTask(*(np.asarray(line[:, 0]) for line in lines), predictions))
-        return Functions(f"Three fresh waves, and what the network makes of {self.shots} points of each.", tuple(tasks))
+            lines = x, truth, task.support.x, task.support.y
+            return [line[:, 0] for line in lines], {name: y[:, 0] for name, y in guesses.items()}
+
+        drawn = [jax.device_get(sample(artefact, pretrained, key)) for key in episode_keys(2 * self.seed, 0, 3)]
+        tasks = tuple(FunctionTask(*lines, predictions) for lines, predictions in drawn)
+        return Functions(f"Three fresh waves, and what the network makes of {self.shots} points of each.", tasks)
 
     def _notes(self) -> list[str]:
         hidden = ", ".join(map(str, self.hidden))
@@ -178,8 +183,8 @@ class MAMLSinusoid(Recipe):
             f"{self.shots} points to adapt to, {self.shots} to be judged on in training; x from -5 to 5, amplitude 0.1 to 5, "
             f"phase 0 to pi; {self.batch} waves per step, {self.steps:,} steps; {self.inner_steps} inner step(s) of "
             f"gradient descent at {self.inner_rate:g} on the mean squared error; Adam at {self.rate:g}, second order.",
-            f"Network: hidden layers of {hidden} ReLU units, no normalisation. Weights start at N(0, 2/inputs), the last "
-            "layer at N(0, 1/inputs), biases at 0; the paper's start from a truncated normal of width 0.01.",
+            f"Network: hidden layers of {hidden} ReLU units, no normalisation; weights and biases start uniform within "
+            "1/sqrt(inputs), where the paper starts weights from a truncated normal of width 0.01 and biases from 0.",
             f"Judged on {self.episodes:,} fresh waves with {self.shots} points to adapt to and 100 others to be judged on.",
             f"The pretrained baseline saw as many waves and points; the rates of baselines were chosen among "
             f"{', '.join(f'{rate:g}' for rate in RATES)}, for each number of steps by itself, on {TUNING_TASKS} other waves.",
