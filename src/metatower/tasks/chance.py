@@ -39,8 +39,28 @@ def ranks(chance: Float[Array, "*batch n"]) -> Int[Array, "*batch n"]:
     return jnp.sum(smaller | tied, axis=-1, dtype=jnp.int32)
 
 
-def distinct(chance: Float[Array, "*batch n"], below: Int[Array, "..."], number: int) -> Int[Array, "*batch number"]:
-    """The first `number` of a random order of the integers below `below`, which is at most n and may be ragged."""
+def distinct(
+    chance: Float[Array, "*batch 2 number"], below: Int[Array, "*batch"] | Int[Array, ""] | int
+) -> Int[Array, "*batch number"]:
+    """Different integers below `below`, in random order: every choice and order is as likely as any other.
+
+    Costs `number`² however many there are to choose from, which may be thousands and differ within the batch; there
+    must be at least `number`. Floyd's algorithm (Bentley 1987), then a shuffle, as it leaves late ones late.
+    """
+    number = chance.shape[-1]
+
+    def choose(i, chosen):
+        last = below - number + i
+        one = integer(chance[..., 0, i], last + 1)
+        taken = jnp.any(chosen == one[..., None], axis=-1)
+        return jnp.where(jnp.arange(number) == i, jnp.where(taken, last, one)[..., None], chosen)
+
+    chosen = jax.lax.fori_loop(0, number, choose, jnp.full((*chance.shape[:-2], number), -1, jnp.int32))
+    return jnp.take_along_axis(chosen, ranks(chance[..., 1, :]), axis=-1)
+
+
+def shuffled(chance: Float[Array, "*batch n"], below: Int[Array, "..."], number: int) -> Int[Array, "*batch number"]:
+    """As `distinct`, by sorting: faster where there are at most n, a few dozen, to choose from."""
     allowed = jnp.where(jnp.arange(chance.shape[-1]) < jnp.asarray(below)[..., None], chance, -1.0)
     return jax.lax.top_k(allowed, number)[1]
 

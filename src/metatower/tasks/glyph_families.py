@@ -17,7 +17,7 @@ from metatower.core import Task, Tasks
 from metatower.core.errors import UserError
 from metatower.nets.supervised import Examples
 from metatower.tasks.attributes import ATTRIBUTES, NAMES, NOISE_LENGTH, noise_table, ranges, render, softened
-from metatower.tasks.chance import distinct, integer, ranks, uniforms
+from metatower.tasks.chance import integer, ranks, shuffled, uniforms
 from metatower.tasks.glyphs import SPLITS, glyphs
 
 CHARACTER = "character"
@@ -76,13 +76,13 @@ class GlyphTasks(Tasks):
             (ways, each, attributes),
             (ways * each,),
         )
-        letters = self.letters[distinct(pick, self.letter_count, ways)]
+        letters = self.letters[shuffled(pick, self.letter_count, ways)]
         by_letter = ~jnp.any(self.is_class)
         letter = letters[jnp.where(by_letter, jnp.arange(ways)[:, None], integer(any_letter, self.variety))]
         # pictures of a class that is a letter are of different drawings
         drawing = integer(any_drawing, self.count[letter])
         if each <= most:
-            drawing = jnp.where(by_letter, distinct(different, self.count[letters], each), drawing)
+            drawing = jnp.where(by_letter, shuffled(different, self.count[letters], each), drawing)
 
         place = (ranks(step).T[:, None, :] + 0.5 + self.jitter * (2 * chance - 1)) / ways
         class_value = self.class_low + (self.class_high - self.class_low) * place
