@@ -54,13 +54,28 @@ def value(tree: PyTree) -> PyTree:
     return jax.tree.map(read, tree, is_leaf=lambda node: isinstance(node, Constant | Positive))
 
 
+def strong(leaf: Array) -> Array:
+    """The same numbers with a type of their own.
+
+    `jnp.array(0.4)` is weakly typed: it would change its type at the first step, or on its way through a file, and
+    what is compiled for one type is compiled again for the other.
+    """
+    return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+
 def constant_unless_array(tree: PyTree) -> PyTree:
     """Wraps plain Python numbers in `Constant`; arrays and wrapped values stay learnable.
 
     This is the convention of all rules: `sgd(0.4)` has a fixed rate, `sgd(jnp.array(0.4))` a learned one.
     """
+
+    def wrap(x):
+        if isinstance(x, Constant | Positive):
+            return x
+        return strong(x) if eqx.is_array(x) else Constant(float(x))
+
     return jax.tree.map(
-        lambda x: x if eqx.is_array(x) or isinstance(x, Constant | Positive) else Constant(float(x)),
+        wrap,
         tree,
         is_leaf=lambda x: isinstance(x, Constant | Positive),
     )

@@ -10,7 +10,7 @@ from jaxtyping import Array, Key, PRNGKeyArray, PyTree
 
 from metatower.core.contract import Data, Gradient, Learner, Metrics, Objective, Rule, Run, Scored, State, Tasks
 from metatower.core.gradient import Detached, Unrolled
-from metatower.core.leaves import Selector, names, pick, put
+from metatower.core.leaves import Selector, names, pick, put, strong
 
 
 class Descent(eqx.Module):
@@ -52,7 +52,7 @@ class Descend(Learner):
 
     def start(self, *, key: PRNGKeyArray) -> Descent:
         del key
-        leaves = pick(self.objective, self.learn)
+        leaves = [strong(leaf) for leaf in pick(self.objective, self.learn)]
         return Descent(leaves, self.rule.start(leaves), self.gradient.start(leaves))
 
     def update(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> tuple[Descent, Metrics]:
@@ -77,13 +77,12 @@ class Descend(Learner):
 
     def stages(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> dict[str, PyTree]:
         (value, _), gradient, memory = self._estimate(state, data, key)
-        after = self._move(state, gradient, memory)
-        moved = names(self.objective, self.learn)
-        return {
-            "loss": value,
-            "gradient": dict(zip(moved, gradient, strict=True)),
-            "state": {**dict(zip(moved, after.leaves, strict=True)), "rule": after.rule, "gradient": after.gradient},
-        }
+        named = dict(zip(names(self.objective, self.learn), gradient, strict=True))
+        return {"loss": value, "gradient": named, "state": self._move(state, gradient, memory)}
+
+    def named(self, state: Descent) -> PyTree:
+        leaves = dict(zip(names(self.objective, self.learn), state.leaves, strict=True))
+        return {**leaves, "rule": state.rule, "gradient": state.gradient}
 
     def scored(self, state: Descent, *, key: PRNGKeyArray) -> tuple[Objective, PRNGKeyArray]:
         return self.result(state).crossed_by(self.gradient), self.gradient.loss_key(key)

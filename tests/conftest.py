@@ -1,0 +1,18 @@
+import jax
+import pytest
+
+
+@pytest.fixture
+def x64():
+    """Double precision, for tests of mathematics only: the library itself runs in single."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def quick_compile():
+    """XLA without optimisation: the towers of these tests take long to compile and no time to run."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
