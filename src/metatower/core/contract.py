@@ -82,8 +82,12 @@ class Learner(eqx.Module):
         return self
 
     def stages(self, state: State, data: Data, *, key: PRNGKeyArray) -> dict[str, PyTree]:
-        """What one `step` computes, in the order in which it does, to find where it went wrong."""
+        """What one `step` computes, in that order (an `OrderedDict` keeps it under `jit`), to find where it went wrong."""
         return {"state": self.step(state, data, key=key)}
+
+    def named(self, state: State) -> PyTree:
+        """The state as a tree whose paths are names for people."""
+        return state
 
     def scored(self, state: State, *, key: PRNGKeyArray) -> tuple[Objective, PRNGKeyArray] | None:
         """The objective that one `step` evaluates, and the key it does that with; None if it has none."""

@@ -81,8 +81,8 @@ def locate(learner: Learner, state: State, data: Data, key: PRNGKeyArray) -> Fau
         return inner
     stages = _stages(learner, state, data, key)
     for what, content in stages.items():
-        before = state if what == "state" and _alike(state, content) else None
-        if leaf := first_bad(content, before):
+        tree, before = (learner.named(content), learner.named(state)) if what == "state" else (content, None)
+        if leaf := first_bad(tree, before):
             if what != "loss" and scored and (inner := _backward(scored[0], data, scored[1], leaf)):
                 return inner
             return Fault(what, leaf if leaf != "array" else what, learner.height)
@@ -91,7 +91,7 @@ def locate(learner: Learner, state: State, data: Data, key: PRNGKeyArray) -> Fau
 
 def first_bad(tree: PyTree, before: PyTree | None = None) -> str | None:
     """The name of the first array in `tree` with a number that is not finite (and was, in `before`)."""
-    flags = still_finite(_zeros(tree) if before is None else before, tree)
+    flags = still_finite(_filled(tree, 0.0) if before is None else before, tree)
     flat, _ = jax.tree_util.tree_flatten_with_path(flags)
     bad = (jax.tree_util.keystr(path, simple=True, separator=".") for path, fine in flat if not fine)
     return next((name or "array" for name in bad), None)
@@ -139,11 +139,11 @@ def _in_run(run: Run, task, place: Place) -> Fault | None:
     key_adapt, key_query = jax.random.split(run.key)
     key_start, key_steps = jax.random.split(key_adapt)
     state = learner.start(key=key_start)
-    if leaf := first_bad(state):
+    if leaf := first_bad(learner.named(state), _filled(learner.named(state), jnp.inf)):
         return Fault("state", leaf, learner.height, (place,))
     for index, key in enumerate(jax.random.split(key_steps, learner.steps) if learner.steps else ()):
         after = _step(learner, state, task.support, key)
-        if leaf := first_bad(after, state):
+        if leaf := first_bad(learner.named(after), learner.named(state)):
             place = dataclasses.replace(place, step=index)
             fault = locate(learner, state, task.support, key) or Fault("state", leaf, learner.height)
             return dataclasses.replace(fault, trail=(place, *fault.trail))
@@ -168,12 +168,8 @@ def _backward(objective: Objective, data: Data, key: PRNGKeyArray, leaf: str) ->
     return None
 
 
-def _alike(one: PyTree, other: PyTree) -> bool:
-    return jax.tree.structure(one) == jax.tree.structure(other)
-
-
-def _zeros(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: jnp.zeros(x.shape) if eqx.is_array(x) else x, tree)
+def _filled(tree: PyTree, number: float) -> PyTree:
+    return jax.tree.map(lambda x: jnp.full(x.shape, number) if eqx.is_array(x) else x, tree)
 
 
 # each jitted by itself, with the learner as an argument: compiled once, however many runs and steps are done again

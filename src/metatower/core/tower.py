@@ -1,6 +1,7 @@
 """The whole recursion: `Descend` makes a learner of an objective, `Expected` an objective of a learner."""
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 import equinox as eqx
@@ -77,12 +78,12 @@ class Descend(Learner):
 
     def stages(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> dict[str, PyTree]:
         (value, _), gradient, memory = self._estimate(state, data, key)
-        named = dict(zip(names(self.objective, self.learn), gradient, strict=True))
-        return {"loss": value, "gradient": named, "state": self._move(state, gradient, memory)}
+        named = OrderedDict(zip(names(self.objective, self.learn), gradient, strict=True))
+        return OrderedDict(loss=value, gradient=named, state=self._move(state, gradient, memory))
 
     def named(self, state: Descent) -> PyTree:
-        leaves = dict(zip(names(self.objective, self.learn), state.leaves, strict=True))
-        return {**leaves, "rule": state.rule, "gradient": state.gradient}
+        leaves = zip(names(self.objective, self.learn), state.leaves, strict=True)
+        return OrderedDict([*leaves, ("rule", state.rule), ("gradient", state.gradient)])
 
     def scored(self, state: Descent, *, key: PRNGKeyArray) -> tuple[Objective, PRNGKeyArray]:
         return self.result(state).crossed_by(self.gradient), self.gradient.loss_key(key)

@@ -57,7 +57,7 @@ def examine(
         step: number of the bad step.
     """
     key = step_key(seed, step)
-    leaf = _first(good)
+    leaf = _first(learner.named(good[0]))
     try:
         fault, why = locate(learner, state, data, key), "it was finite when it was done again outside the loop"
     except Exception as error:  # whatever a foreign learner may raise must not hide what is reported here
@@ -108,8 +108,8 @@ def replay(folder: Path, learner: Learner, data: Data) -> Fault | None:
     return locate(learner, state, data, step_key(seed, step))
 
 
-def _first(good: tuple[PyTree, PyTree]) -> str:
-    flat, _ = jax.tree_util.tree_flatten_with_path(good[0])
+def _first(good: PyTree) -> str:
+    flat, _ = jax.tree_util.tree_flatten_with_path(good)
     bad = (jax.tree_util.keystr(path, simple=True, separator=".") for path, fine in flat if not np.asarray(fine))
     return next(bad, "loss")
 

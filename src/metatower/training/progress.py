@@ -3,7 +3,7 @@
 import sys
 import time
 from abc import ABC, abstractmethod
-from typing import TextIO
+from io import TextIOBase
 
 
 class Progress(ABC):
@@ -71,7 +71,7 @@ class Plain(Progress):
         every: seconds between lines.
     """
 
-    def __init__(self, out: TextIO | None = None, every: float = 5.0):
+    def __init__(self, out: TextIOBase | None = None, every: float = 5.0):
         self._out, self._every = out, every
         self._clock: _Clock | None = None
 

@@ -34,7 +34,7 @@ def save_arrays(path: Path, tree: PyTree, about: dict[str, Any] | None = None, *
     content, listing = {}, {}
     for name, leaf in _named(tree)[0].items():
         array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-        content[name] = np.ascontiguousarray(array).reshape(array.shape)
+        content[name] = np.ascontiguousarray(array).reshape(array.shape).view(_stored_as(array.dtype))
         listing[name] = {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
     try:
         data = safetensors.numpy.save(content)
@@ -93,8 +93,9 @@ def _leaf(path, name, like, array, listing):
     if _is_key(like):
         data = jax.eval_shape(jax.random.key_data, like)
         if array.shape == data.shape and array.dtype == data.dtype:
-            return jax.random.wrap_key_data(jnp.asarray(array), impl=str(jax.random.key_impl(like)))
-    elif list(array.shape) == shape and str(array.dtype) == dtype:
+            return jax.random.wrap_key_data(jnp.asarray(array), impl=_implementation(like))
+    elif list(array.shape) == shape and array.dtype == _stored_as(like.dtype):
+        array = array.view(like.dtype)
         return array if isinstance(like, np.ndarray | np.generic) else jnp.asarray(array)
     raise UserError(f"{path}: `{name}`: expected {dtype} {shape}, got {array.dtype} {list(array.shape)}.")
 
@@ -132,3 +133,15 @@ def _named(tree):
 
 def _is_key(leaf):
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _stored_as(dtype):
+    # safetensors.numpy cannot read back NumPy's extension types (bfloat16, float8): their bits go as integers
+    return np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" and dtype.names is None else dtype
+
+
+def _implementation(like):
+    # `key_impl` takes arrays and tracers, but no ShapeDtypeStruct
+    found = []
+    jax.eval_shape(lambda key: found.append(str(jax.random.key_impl(key))), like)
+    return found[0]

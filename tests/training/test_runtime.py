@@ -1,0 +1,105 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from metatower.training import runtime
+
+PROGRAM = """
+import jax, jax.numpy as jnp
+from metatower.training import runtime
+print(runtime.setup())
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+print(jax.jit(lambda x: jnp.sin(x) @ jnp.cos(x))(jnp.ones((9, 9))).sum().item().hex())
+"""
+
+
+def say(**environment):
+    clean = {name: each for name, each in os.environ.items() if "CACHE" not in name}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROGRAM], env={**clean, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_programs_are_kept_and_loaded_without_a_word(tmp_path):
+    cold = say(METATOWER_CACHE=str(tmp_path))
+    folder = Path(cold[0])
+    assert folder == tmp_path / "compiled" / runtime.machine()
+    kept = {path.name for path in folder.iterdir()}
+    assert any(name.startswith("jit__lambda") for name in kept)
+    assert say(METATOWER_CACHE=str(tmp_path)) == cold
+    assert {path.name for path in folder.iterdir() if path.name.endswith("-cache")} <= kept
+
+
+def test_none_where_none_is_wanted_or_possible(tmp_path):
+    assert say(METATOWER_CACHE=str(tmp_path), METATOWER_NO_CACHE="1")[0] == "None"
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    assert say(METATOWER_CACHE=str(tmp_path / "file"))[0] == "None"
+    assert say(METATOWER_CACHE="/proc/nowhere")[0] == "None"
+
+
+def test_jax_has_the_first_word(tmp_path):
+    assert say(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"), METATOWER_CACHE=str(tmp_path / "m"))[0].endswith("own")
+
+
+def test_places(monkeypatch, tmp_path):
+    monkeypatch.delenv("METATOWER_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert runtime.cache_folder() == tmp_path / "metatower"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert runtime.cache_folder() == Path.home() / ".cache" / "metatower"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert runtime.cache_folder() == Path.home() / "Library/Caches/metatower"
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert runtime.cache_folder() == tmp_path / "local/metatower/Cache"
+    monkeypatch.setenv("METATOWER_CACHE", "~/here")
+    assert runtime.cache_folder() == Path.home() / "here"
+
+
+def test_the_machine_has_one_name():
+    assert runtime.machine() == runtime.machine()
+    assert runtime.machine().startswith(f"jax-{jax.__version__}-")
+
+
+def test_stop_leaves_an_event_loops_descriptor_alone():
+    import asyncio
+    import signal
+
+    async def inside():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: None)
+        before = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(before)
+        with runtime.Stop(print):
+            pass
+        after = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(after)
+        return before, after
+
+    before, after = asyncio.run(inside())
+    assert before == after != -1
+
+
+def test_second_interrupt_raises():
+    import signal
+
+    said = []
+
+    def press_twice():
+        with runtime.Stop(said.append) as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.asked
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        press_twice()
+    assert len(said) == 1
+    assert signal.set_wakeup_fd(-1) == -1
