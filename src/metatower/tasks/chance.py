@@ -59,7 +59,9 @@ def distinct(
     return jnp.take_along_axis(chosen, ranks(chance[..., 1, :]), axis=-1)
 
 
-def shuffled(chance: Float[Array, "*batch n"], below: Int[Array, "..."], number: int) -> Int[Array, "*batch number"]:
+def shuffled(
+    chance: Float[Array, "*batch n"], below: Int[Array, "..."] | int, number: int
+) -> Int[Array, "*batch number"]:
     """As `distinct`, by sorting: faster where there are at most n, a few dozen, to choose from."""
     allowed = jnp.where(jnp.arange(chance.shape[-1]) < jnp.asarray(below)[..., None], chance, -1.0)
     return jax.lax.top_k(allowed, number)[1]

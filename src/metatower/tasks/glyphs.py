@@ -17,7 +17,9 @@ from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont, features
 
 from metatower.core.errors import UserError
+from metatower.tasks.arrays import resized
 from metatower.tasks.cache import cached
+from metatower.tasks.episodes import Episodes
 
 SIZE = 28
 """Pixels along a side of a drawing."""
@@ -118,6 +120,33 @@ def glyphs(fonts: Path | str | None = None) -> Glyphs:
         scripts=tuple(arrays["scripts"].tolist()),
         fonts=tuple(file.name for file in files),
     )
+
+
+def glyph_tasks(
+    split: str = "train",
+    *,
+    ways: int = 5,
+    shots: int = 1,
+    queries: int = 3,
+    rotations: bool = False,
+    size: int = SIZE,
+    fonts: Path | str | None = None,
+) -> Episodes:
+    """N-way K-shot tasks from the letters of a split that have enough drawings.
+
+    Args:
+        split: "train", "validation" or "test", which share no script.
+        ways, shots, queries, rotations: see `Episodes`; many letters have four drawings only.
+        size: pixels along a side.
+        fonts: a folder of further fonts.
+
+    Raises:
+        UserError: no letter with enough drawings, more ways than letters, or bad fonts.
+    """
+    if split not in SPLITS:
+        raise UserError(f"Expected a split of {', '.join(SPLITS)}; got {split!r}.")
+    letters = glyphs(fonts).select(SPLITS[split], min_fonts=shots + queries)
+    return Episodes(resized(letters.images, size), letters.count, ways, shots, queries, rotations)
 
 
 def _own_fonts() -> list[Path]:
