@@ -152,7 +152,7 @@ def _is_shaped(leaf) -> bool:
     return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
 
 
-def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
+def _scaled(number: float | int, base: int, units: tuple[str, ...]) -> str:
     power = 0
     while number >= base and power < len(units) - 1:
         number, power = number / base, power + 1

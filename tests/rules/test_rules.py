@@ -1,0 +1,106 @@
+"""The rules against formulas, against Optax, and at the points where derivatives go wrong."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tests.contract import curve, number
+
+from metatower import Constant, Positive, adam, clip, from_optax, momentum, per_step, rates_for, sgd, value
+from metatower.core import names, pick
+
+pytestmark = pytest.mark.usefixtures("x64")
+GRADIENTS = [[np.array([1.0, -2.0]), np.array(0.5)], [np.array([0.1, 3.0]), np.array(-4.0)]]
+
+
+def moved(rule, gradients=GRADIENTS):
+    """Where a rule takes two leaves of zeros and ones."""
+    leaves = [jnp.zeros(2, float), jnp.ones((), float)]
+    state = rule.start(leaves)
+    for gradient in gradients:
+        state, leaves = rule.step(state, leaves, [jnp.asarray(g) for g in gradient])
+    return leaves
+
+
+def expect(found, wanted):
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (sgd(0.3), optax.sgd(0.3)),
+        (momentum(0.3, 0.8), optax.sgd(0.3, momentum=0.8)),
+        (adam(0.3), optax.adam(0.3)),
+        (adam(0.3, 0.5, 0.9), optax.adam(0.3, 0.5, 0.9)),
+        (clip(sgd(0.3), 0.7), optax.chain(optax.clip_by_global_norm(0.7), optax.sgd(0.3))),
+        (clip(sgd(0.3), 100.0), optax.sgd(0.3)),
+    ],
+)
+def test_agrees_with_optax(ours, theirs):
+    expect(moved(ours), moved(from_optax(theirs)))
+
+
+def test_a_rate_per_leaf_and_per_parameter():
+    (g, h), *_ = GRADIENTS
+    expect(moved(sgd([jnp.array(0.1), jnp.array(2.0)]), GRADIENTS[:1]), [-0.1 * g, 1 - 2 * h])
+    expect(moved(sgd([jnp.array([0.1, 3.0]), jnp.array(2.0)]), GRADIENTS[:1]), [-jnp.array([0.1, 3.0]) * g, 1 - 2 * h])
+
+
+def test_per_step_takes_its_own_rate_each_step_and_the_last_one_after():
+    rates = [jnp.array([0.1, 0.2]), jnp.array([0.3, 0.4])]
+    (g, h), (g2, h2) = GRADIENTS
+    wanted = [-0.1 * g - 0.2 * g2 - 0.2 * g, 1 - 0.3 * h - 0.4 * h2 - 0.4 * h]
+    expect(moved(per_step(sgd(rates)), [*GRADIENTS, GRADIENTS[0]]), wanted)
+
+
+def test_per_step_refuses_scalars():
+    for rule in (sgd(jnp.array(0.1)), sgd(0.1)):
+        with pytest.raises(ValueError, match="leading axis of steps"):
+            per_step(rule)
+
+
+@pytest.mark.parametrize("hyper", ["rate", "b1", "b2", "eps"])
+def test_adam_has_finite_derivatives_of_first_and_second_order_at_a_zero_gradient(hyper):
+    numbers = {"rate": 0.1, "b1": 0.9, "b2": 0.99, "eps": 1e-8}
+
+    def after(x, g):
+        rule = adam(**{**numbers, hyper: x})
+        return sum(jnp.sum(leaf) for leaf in moved(rule, [[jnp.zeros(2) * g, g], [jnp.zeros(2), g]]))
+
+    x, zero = number(numbers[hyper]), number(0.0)
+    for order in (jax.grad(after, (0, 1)), jax.jit(jax.hessian(after, (0, 1)))):
+        assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(order(x, zero)))
+
+
+def test_clip_has_a_finite_derivative_at_a_zero_gradient():
+    slope = jax.grad(lambda g: jnp.sum(moved(clip(sgd(0.1), 1.0), [[g, g[0]]])[0]))(jnp.zeros(2))
+    np.testing.assert_allclose(slope, -0.1)
+
+
+def test_numbers_are_fixed_and_arrays_are_learned():
+    assert names(adam(0.1)) == []
+    assert names(adam(jnp.array(0.1), b2=jnp.array(0.9))) == ["rate", "b2"]
+    assert names(momentum(Positive(0.1))) == ["rate.log"]
+    assert names(clip(sgd(jnp.array(0.1)), jnp.array(1.0))) == ["rule.rate", "norm"]
+
+
+def test_a_list_of_the_wrong_length_names_the_rule():
+    for rule in (sgd, momentum, adam):
+        with pytest.raises(ValueError, match=rf"{rule.__name__}: rate is a list of 1 values, but"):
+            rule([jnp.array(0.1)]).start([jnp.zeros(2), jnp.ones(())])
+
+
+def test_rates_for_follows_the_leaves():
+    plain = value(rates_for(curve(), 0.1))
+    assert [rate.shape for rate in plain] == [(), ()]
+    np.testing.assert_allclose(plain, 0.1)
+    assert [rate.shape for rate in pick(rates_for(curve(), 0.1, steps=5))] == [(5,), (5,)]
+    assert len(pick(rates_for(curve(), 0.1, learn=lambda o: o.b))) == 1
+    changed = value(rates_for(curve(), 0.1, overrides=((lambda o: o.b, 0.7),)))
+    np.testing.assert_allclose(changed, [0.1, 0.7])
+    assert pick(Constant(changed)) == []
+    with pytest.raises(ValueError, match="expected per='leaf' or per='parameter', got 'layer'"):
+        rates_for(curve(), 0.1, per="layer")
