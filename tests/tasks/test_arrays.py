@@ -1,4 +1,4 @@
-import os
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -121,14 +121,17 @@ def test_a_damaged_picture_is_named(folder, contents):
         from_folder(folder)
 
 
-@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may read everything")
-def test_an_unreadable_class_is_one_clear_error(folder):
-    (folder / "dark").chmod(0)
-    try:
-        with pytest.raises(UserError, match="dark cannot be read"):
-            from_folder(folder)
-    finally:
-        (folder / "dark").chmod(0o700)
+def test_an_unreadable_class_is_one_clear_error(folder, monkeypatch):
+    whole = Path.iterdir
+
+    def refuse(self):
+        if self.name == "dark":
+            raise PermissionError(13, "Permission denied", str(self))
+        return whole(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UserError, match=r"dark cannot be read: Permission denied"):
+        from_folder(folder)
 
 
 def test_resizing_averages():

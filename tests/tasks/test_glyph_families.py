@@ -6,7 +6,7 @@ import pytest
 
 from metatower.core.errors import UserError
 from metatower.tasks.attributes import ATTRIBUTES, NAMES, noise_table, ranges, render, softened
-from metatower.tasks.glyph_families import CLASSES, GlyphFamily, Layout, glyph_family, script_family
+from metatower.tasks.glyph_families import CLASSES, GlyphFamily, glyph_family, script_family
 from metatower.tasks.glyphs import SPLITS, glyphs
 from metatower.tasks.pooled import Pooled
 
@@ -261,5 +261,5 @@ def test_bad_options_are_one_clear_error():
 
 def test_small_groups_are_left_out():
     letters = glyphs().select(("Coptic", "Lisu"))
-    family = GlyphFamily(letters.images, letters.count, letters.script, layout=Layout(ways=10))
+    family = GlyphFamily(letters.images, letters.count, letters.script, ways=10)
     assert family.group_count.shape == (1,)

@@ -1,0 +1,1 @@
+"""Distributions of tasks, and families of them."""

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pooch
@@ -49,7 +50,8 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **arrays, **{_CHECKSUM: np.array(checksum(arrays))})
+            contents: dict[str, Any] = {**arrays, _CHECKSUM: np.array(checksum(arrays))}
+            np.savez_compressed(file, **contents)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ tell which it is; a few steps of meta-training on the distribution do tell.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -28,11 +29,13 @@ CLASSES = (CHARACTER, *NAMES)
 class Layout(eqx.Module):
     """What all tasks of a family have in common: numbers of things, none of them learned."""
 
-    ways: int = eqx.field(static=True, default=5)
-    shots: int = eqx.field(static=True, default=1)
-    queries: int = eqx.field(static=True, default=3)
+    ways: int = eqx.field(static=True)
+    """Classes per task."""
+    shots: int = eqx.field(static=True)
+    """Support examples per class."""
+    queries: int = eqx.field(static=True)
     """Query examples per class."""
-    size: int = eqx.field(static=True, default=14)
+    size: int = eqx.field(static=True)
     """Pixels along a side."""
 
 
@@ -110,6 +113,8 @@ class GlyphFamily(Tasks):
 
     A member has a set of letters of one script, one attribute that is the class, a centre and a width for every
     other one. Support and query are the same distribution on two halves of the letters, which share none.
+    Members hold the whole pool of drawings: sample a member and use it inside one `vmap`, where the pool is shared;
+    members that *leave* a `vmap` have a copy each.
 
     Args:
         images: drawings, uint8 `[classes, drawings, h, w]`, ink is 255.
@@ -122,10 +127,10 @@ class GlyphFamily(Tasks):
         letters: most letters a member has in both pools together.
         drawings: most drawings of a letter that are used.
         jitter: most that a value strays from its class's step; two steps are 1 apart.
-        layout: ways, shots, queries and size.
+        ways, shots, queries, size: see `Layout`.
 
     Raises:
-        UserError: too few letters or drawings for the layout, or an unknown class.
+        UserError: too few letters or drawings for these, or an unknown class.
     """
 
     images: UInt8[Array, "classes drawings h w"]
@@ -156,9 +161,12 @@ class GlyphFamily(Tasks):
         letters: int = 40,
         drawings: int = 8,
         jitter: float = 0.2,
-        layout: Layout | None = None,
+        ways: int = 5,
+        shots: int = 1,
+        queries: int = 3,
+        size: int = 14,
     ):
-        layout = Layout() if layout is None else layout
+        layout = Layout(ways, shots, queries, size)
         check_split(split)
         if layout.shots < 1 or layout.queries < 1 or layout.ways < 2 or layout.size < 4:
             raise UserError(f"Expected at least 2 ways, 1 shot, 1 query per class and 4 pixels; got {layout}.")
@@ -247,36 +255,25 @@ class GlyphFamily(Tasks):
 def glyph_family(
     split: str = "train",
     *,
-    classes: Sequence[str] = CLASSES,
-    nuisance: float = 1.0,
     fonts: Path | str | None = None,
-    **options,
+    **options: Any,
 ) -> GlyphFamily:
     """Glyph families of the scripts of a split, in which any attribute may be the class.
 
     Args:
         split: "train", "validation" or "test": they share no script, and no centre of the attributes held out.
         fonts: a folder of further fonts.
-        classes, nuisance, options: see `GlyphFamily`; ways, shots, queries and size may be given among the options.
+        options: as in `GlyphFamily`: classes, nuisance, ways, shots, queries, size and so on.
     """
     check_split(split)
     letters = glyphs(fonts).select(SPLITS[split])
-    layout = {name: options.pop(name) for name in ("ways", "shots", "queries", "size") if name in options}
-    return GlyphFamily(
-        letters.images,
-        letters.count,
-        letters.script,
-        classes=classes,
-        split=split,
-        nuisance=nuisance,
-        layout=Layout(**layout),
-        **options,
-    )
+    return GlyphFamily(letters.images, letters.count, letters.script, split=split, **options)
 
 
-def script_family(split: str = "train", **options) -> GlyphFamily:
+def script_family(split: str = "train", **options: Any) -> GlyphFamily:
     """Scripts times transforms: the class is always the letter, and a member's transform is fixed."""
-    return glyph_family(split, **{"classes": (CHARACTER,), "nuisance": 0.0, **options})
+    settings: dict[str, Any] = {"classes": (CHARACTER,), "nuisance": 0.0, **options}
+    return glyph_family(split, **settings)
 
 
 def check_split(split: str) -> None:

@@ -261,12 +261,12 @@ def draw(character: str, font: ImageFont.FreeTypeFont) -> bytes | None:
     width, height = box[2] - box[0], box[3] - box[1]
     scale = INK / max(width, height)
     small = large.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BOX, box)
-    darkest = small.getextrema()[1]
+    darkest = max(small.tobytes())
     if darkest == 0:
         return None
     # as dark as the strokes are wide, but never faint: hairlines and dots alike reach full ink
-    darkest = small.getextrema()[1]
-    small = small.point(lambda value: min(255, value * 255 // darkest))
+    darkest = max(small.tobytes())
+    small = small.point([min(255, value * 255 // darkest) for value in range(256)])
     image = Image.new("L", (SIZE, SIZE))
     image.paste(small, ((SIZE - small.width) // 2, (SIZE - small.height) // 2))
     return image.tobytes()

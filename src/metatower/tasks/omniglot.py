@@ -10,6 +10,7 @@ import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pooch
@@ -18,7 +19,7 @@ from PIL import Image, ImageOps
 from metatower.core.errors import UserError
 from metatower.tasks.cache import Arrays, cache_folder, cached
 from metatower.tasks.episodes import Episodes
-from metatower.tasks.glyph_families import GlyphFamily, Layout, check_split
+from metatower.tasks.glyph_families import GlyphFamily, check_split
 
 SIZE = 28
 SOURCE = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
@@ -93,17 +94,16 @@ def omniglot(
     return Episodes(images, np.full(len(images), images.shape[1], np.int32), ways, shots, queries, rotations)
 
 
-def alphabet_family(split: str = "train", **options) -> GlyphFamily:
+def alphabet_family(split: str = "train", **options: Any) -> GlyphFamily:
     """Alphabets times transforms, for storey 2: a member is one alphabet of Omniglot in one fixed transform.
 
     Args: as in `metatower.tasks.glyph_families.glyph_family`; splits are those of the "alphabets" scheme.
     """
     data = read_omniglot()
     keep = data.members(split, "alphabets")
-    layout = {name: options.pop(name) for name in ("ways", "shots", "queries", "size") if name in options}
-    options = {"classes": ("character",), "nuisance": 0.0, **options}
+    settings: dict[str, Any] = {"classes": ("character",), "nuisance": 0.0, **options}
     count = np.full(int(keep.sum()), data.images.shape[1])
-    return GlyphFamily(data.images[keep], count, data.alphabet[keep], split=split, layout=Layout(**layout), **options)
+    return GlyphFamily(data.images[keep], count, data.alphabet[keep], split=split, **settings)
 
 
 def read_omniglot() -> Omniglot:
