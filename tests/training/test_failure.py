@@ -24,7 +24,7 @@ class Sometimes(Tasks):
         return Task(Examples(task.support.x, task.support.y * high), task.query)
 
 
-def test_stops_before_the_bad_step_and_says_where(towers, tmp_path, monkeypatch):
+def test_stops_before_the_bad_step_and_says_where(towers, tmp_path, monkeypatch, quick_compile):
     learner, _ = towers[1]
     data = Sometimes(Sinusoids(5, 5))
     monkeypatch.setattr(loop, "_next_count", lambda count, seconds: 16)
@@ -51,7 +51,8 @@ def test_stops_before_the_bad_step_and_says_where(towers, tmp_path, monkeypatch)
     assert (tmp_path / f"checkpoint-{step}").is_dir()
     # the reproducer shows it again, from either folder, and shows whether a cure helps
     assert error.folder == tmp_path / "reproducer"
-    assert text in (error.folder / "message.txt").read_text()
+    assert text.endswith(f" Reproducer: {error.folder}")
+    assert text.split(" Reproducer: ")[0] in (error.folder / "message.txt").read_text()
     for folder in (tmp_path, error.folder):
         assert replay(folder, learner, data) == error.fault
     assert replay(tmp_path, learner, Sometimes(Sinusoids(5, 5), share=0.0)) is None

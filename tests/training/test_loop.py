@@ -38,7 +38,7 @@ class Recorder(Progress):
         self.heard.append(("finish",))
 
 
-def test_any_height(towers):
+def test_any_height(towers, quick_compile):
     learner, data = towers[2]
     assert learner.height == 2
     show = Recorder()

@@ -82,7 +82,7 @@ class Learner(eqx.Module):
         return self
 
     def stages(self, state: State, data: Data, *, key: PRNGKeyArray) -> dict[str, PyTree]:
-        """What one `step` computes, in that order (an `OrderedDict` keeps it under `jit`), to find where it went wrong."""
+        """What one `step` computes, to find where it went wrong (an `OrderedDict` keeps the order under `jit`)."""
         return {"state": self.step(state, data, key=key)}
 
     def named(self, state: State) -> PyTree:

@@ -1,5 +1,6 @@
 """A run whose numbers stopped being finite: what happened, where, and a folder that shows it again."""
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,21 +68,18 @@ def examine(
         f"Non-finite {'loss' if not good[1] else 'state'} at storey {learner.height}, step {step} "
         f"(key {hex_of(numbers_of(key))}): leaf `{leaf}`. {found} {ADVICE}"
     )
-    reproducer = None
-    if folder is not None:
-        reproducer = Path(folder) / "reproducer"
-        about = {"step": step, "seed": seed, "key": numbers_of(key), "config": config, "versions": versions()}
-        about["fault"] = fault and {
-            "what": fault.what,
-            "leaf": fault.leaf,
-            "storey": fault.storey,
-            "trail": [vars(place) for place in fault.trail],
-        }
-        message += f" Reproducer: {reproducer}"
+    if folder is None:
+        return NonFinite(message, fault, step, None)
+    reproducer = Path(folder) / "reproducer"
+    about = {"step": step, "seed": seed, "key": numbers_of(key), "config": config, "versions": versions()}
+    about["fault"] = None if fault is None else dataclasses.asdict(fault)
+    try:
         with new_folder(reproducer) as temporary:
             save_arrays(temporary / "state.safetensors", state, about)
             write_text(temporary / "message.txt", _page(message))
-    return NonFinite(message, fault, step, reproducer)
+    except UserError as error:
+        return NonFinite(f"{message} No reproducer: {error}", fault, step, None)
+    return NonFinite(f"{message} Reproducer: {reproducer}", fault, step, reproducer)
 
 
 def replay(folder: Path, learner: Learner, data: Data) -> Fault | None:

@@ -109,13 +109,16 @@ def train(
             state, buffers, finished, good = advance((learner, data, seed, done, count), state)
             wait(finished)
             finished, buffers = int(finished), jax.device_get(buffers)
-            for i in range(finished):
-                if log is not None and is_logged(done + i + 1, steps):
-                    log.write(done + i + 1, {name: values[i] for name, values in buffers.items()})
+            if log is not None:
+                for i in range(finished):
+                    if is_logged(done + i + 1, steps):
+                        log.write(done + i + 1, {name: values[i] for name, values in buffers.items()})
+                log.flush()
             done += finished
             show.advance(finished, **_means(buffers, finished))
             if finished < count:
                 save()
+                show.note(f"Step {done} is not finite. Doing it again in parts, to see where it goes wrong …")
                 raise failure.examine(learner, state, data, good, step=done, seed=seed, config=config, folder=folder)
             if stop.asked:
                 save()

@@ -34,10 +34,15 @@ class Log:
         with writing(self._path):
             self._file.write((to_json(line) + "\n").encode())
 
-    def sync(self) -> None:
-        """Returns when all lines are on the disk."""
+    def flush(self) -> None:
+        """Lets others read the lines so far; a power cut may still take them."""
         with writing(self._path):
             self._file.flush()
+
+    def sync(self) -> None:
+        """Returns when all lines are on the disk."""
+        self.flush()
+        with writing(self._path):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
