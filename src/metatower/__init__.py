@@ -24,3 +24,10 @@ from metatower.rules import rates_for as rates_for
 from metatower.rules import sgd as sgd
 
 __version__ = "0.1.0"
+
+
+def load(path):
+    """The trained learner of a run's folder, or of a copy of its `model` folder; see `metatower.recipes.run.load`."""
+    from metatower.recipes.run import load  # here, so that `import metatower` stays light
+
+    return load(path)

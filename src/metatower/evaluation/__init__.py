@@ -1,0 +1,1 @@
+"""Judging learners: episodes, intervals, comparisons, plots and reports."""

@@ -10,6 +10,7 @@ from jaxtyping import Array, Key, PRNGKeyArray, UInt32
 
 from metatower.core import Learner, Metrics, Task, Tasks
 from metatower.core.errors import UserError
+from metatower.core.keys import fork
 from metatower.evaluation.statistics import Interval, interval
 from metatower.training.progress import Progress, Silent
 
@@ -103,16 +104,16 @@ def adaptation_curve(learner: Learner, tasks: Tasks, **how) -> dict[str, Interva
 
 
 def _score(learner: Learner, tasks: Tasks, key: PRNGKeyArray) -> Metrics:
-    key_task, key_adapt, key_query = jax.random.split(key, 3)
+    key_task, key_adapt, key_query = fork(key, 3)
     task = tasks.sample(key_task)
     loss, metrics = learner.loss(learner.adapt(task.support, key=key_adapt), task.query, key=key_query)
     return {**metrics, "loss": loss}
 
 
 def _curve(learner: Learner, tasks: Tasks, steps: int, key: PRNGKeyArray) -> Metrics:
-    key_task, key_adapt, key_query = jax.random.split(key, 3)
+    key_task, key_adapt, key_query = fork(key, 3)
     task = tasks.sample(key_task)
-    key_start, key_steps = jax.random.split(key_adapt)
+    key_start, key_steps = fork(key_adapt, 2)
     state = learner.start(key=key_start)
 
     def judge(state):
@@ -124,7 +125,7 @@ def _curve(learner: Learner, tasks: Tasks, steps: int, key: PRNGKeyArray) -> Met
         return state, judge(state)
 
     first = judge(state)
-    _, rest = jax.lax.scan(body, state, jax.random.split(key_steps, steps))
+    _, rest = jax.lax.scan(body, state, fork(key_steps, steps))
     return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
 
 
@@ -165,7 +166,11 @@ def _in_chunks(
             # a last, partly filled chunk is computed in full and cut off: one shape, one compilation
             piece = jax.device_get(many(learner, tasks, jnp.uint32(seed), jnp.uint32(first), chunk, *more))
             pieces.append(piece)
-            shown = {name: float(np.mean(values if values.ndim == 1 else values[:, -1])) for name, values in piece.items() if name in _SHOWN}
+            shown = {
+                name: float(np.mean(values if values.ndim == 1 else values[:, -1]))
+                for name, values in piece.items()
+                if name in _SHOWN
+            }
             show.advance(min(chunk, episodes - first), **shown)
     finally:
         show.finish()

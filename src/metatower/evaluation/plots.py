@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LogNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from metatower.evaluation.conclusion import Curves, Functions, Images, Paired, Rates, Result
 from metatower.evaluation.statistics import HIGHER_IS_BETTER
@@ -67,7 +68,9 @@ def as_html(figure: Figure) -> str:
     """The figure as an `<svg>` element to be put into a page."""
     text = save(figure, "svg").decode()
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    return re.sub(r"<svg [^>]*?viewBox=", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" class="plot" viewBox=', text)
+    # as wide as the page, but no wider than it was drawn to be
+    opening = f'<svg class="plot" style="max-width:{115 * figure.get_figwidth():.0f}px" viewBox='
+    return re.sub(r"<svg [^>]*?viewBox=", opening, text, count=1)
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **how) -> tuple[Figure, np.ndarray]:
@@ -94,6 +97,8 @@ def curves(data: Curves) -> Figure:
         few = len(x) <= 30
         ax.plot(x, band.mean, color=colour, label=name, marker="o" if few else None, markersize=3.5, linewidth=1.6)
         ax.fill_between(x, *_finite(band.lo, band.hi, data.log), color=colour, alpha=0.18, linewidth=0)
+    if data.y_label in HIGHER_IS_BETTER:
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     if data.log and any(np.any(np.asarray(band.mean) > 0) for band in data.series.values()):
         ax.set_yscale("log")
     ax.set_xlabel(data.x_label)
@@ -119,6 +124,8 @@ def learning(steps: np.ndarray, values: dict[str, np.ndarray], title: str) -> Fi
         finite = each[np.isfinite(each)]
         if name not in HIGHER_IS_BETTER and len(finite) and finite.min() > 0 and finite.max() > 20 * finite.min():
             ax.set_yscale("log")
+        if name in HIGHER_IS_BETTER:
+            ax.yaxis.set_major_formatter(PercentFormatter(1.0))
         ax.set_xlabel("training step")
         ax.set_ylabel(title if len(values) == 1 else name)
     return figure
@@ -146,7 +153,8 @@ def forest(results: list[Result], metric: str) -> Figure:
     ax.set_yticks(range(len(rows)), labels)
     ax.set_ylim(len(rows) - 0.4, -0.7)
     ax.grid(visible=False, axis="y")
-    ax.set_xlabel(f"{metric} (mean and 95 % interval; {'right' if metric in HIGHER_IS_BETTER else 'left'} is better)")
+    side = "right" if metric in HIGHER_IS_BETTER else "left"
+    _below(figure, ax, metric, f"{metric} (mean and 95 % interval; {side} is better)")
     return figure
 
 
@@ -167,7 +175,7 @@ def differences(rows: list[Paired], metric: str) -> Figure:
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")
     side = "right" if metric in HIGHER_IS_BETTER else "left"
-    ax.set_xlabel(f"difference in {metric} (95 % interval; a gain if wholly {side} of zero)")
+    _below(figure, ax, metric, f"difference in {metric} (95 % interval; a gain if wholly {side} of zero)")
     return figure
 
 
@@ -226,7 +234,7 @@ def functions(data: Functions) -> Figure:
 
 @_styled
 def images(data: Images) -> Figure:
-    """A sample image task: one row per class, what was shown to the left, the queries and what was said to the right."""
+    """A sample image task: one row per class; what was shown to the left, what was asked to the right."""
     classes = np.unique(data.support_labels)
     shots = max(int(np.sum(data.support_labels == c)) for c in classes)
     queries = min(12, max(int(np.sum(data.query_labels == c)) for c in classes))
@@ -252,8 +260,10 @@ def images(data: Images) -> Figure:
                     0.5, -0.03, f"said {said}", transform=ax.transAxes, ha="center", va="top", size=6, color=COLOURS[4]
                 )
         axes[row, 0].text(-0.18, 0.5, str(row + 1), transform=axes[row, 0].transAxes, ha="right", va="center", size=8)
-    axes[0, 0].set_title("shown", size=8, loc="left")
-    axes[0, shots + 1].set_title("asked (green: right, red: wrong)", size=8, loc="left")
+    for ax, words in ((axes[0, 0], "shown"), (axes[0, shots + 1], "asked (green: right, red: wrong)")):
+        # no part of the layout, which would widen the column to the words
+        ax.text(0, 1.08, words, transform=ax.transAxes, size=8, va="bottom").set_in_layout(False)
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.2 / figure.get_figheight()))
     return figure
 
 
@@ -264,6 +274,13 @@ def _tile(ax: Axes, image: np.ndarray, high: float, colour: str) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set(visible=True, color=colour, linewidth=1.6)
+
+
+def _below(figure: Figure, ax: Axes, metric: str, words: str) -> None:
+    """Words that may be wider than the axes."""
+    figure.supxlabel(words, size=9)
+    if metric in HIGHER_IS_BETTER:
+        ax.xaxis.set_major_formatter(PercentFormatter(1.0))
 
 
 def _colours(first: int = 0):

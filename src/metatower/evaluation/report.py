@@ -5,27 +5,48 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from metatower.core.errors import UserError
 from metatower.evaluation import plots
 from metatower.evaluation.conclusion import Conclusion, Paired, Result
 from metatower.evaluation.statistics import HIGHER_IS_BETTER
 from metatower.training import records
-from metatower.training.files import make_folder, read_json, write_bytes, write_text
+from metatower.training.files import clean, make_folder, read_json, write_bytes, write_text
 
 _CAPTIONS = {
-    "learning": "Learning: what the run measured of itself while it trained (faint: single steps; strong: running mean). "
-    "These numbers are of training tasks; the table above is of tasks, or distributions, never trained on.",
+    "learning": "Learning: what the run measured of itself while it trained (faint: single steps; strong: running "
+    "mean). These numbers are of training tasks; the table above is of tasks, or distributions, never trained on.",
     "results": "The table as a picture: means with 95 % intervals.",
-    "differences": "Differences on the same units. An interval that touches zero, or lies on the wrong side, is no gain.",
+    "differences": "Differences on the same units. An interval that touches zero, or lies on the wrong side of it, is "
+    "no gain.",
 }
 
 
-def write(folder: Path, summary: dict[str, Any], about: str) -> Path:
-    """Draws `plots/*.svg` and `*.png` and writes `report.html`, from the files of a run that has been judged.
+def draw(folder: Path) -> dict[str, Figure]:
+    """The figures of a run that has been judged, which it also writes to `plots/*.svg` and `*.png`.
 
     Args:
-        folder: with `config.json`, `metrics.jsonl` and `conclusion.json` in it.
+        folder: with `conclusion.json`, and `metrics.jsonl` if there is one, in it.
+
+    Raises:
+        UserError: a file is missing or damaged, or the disk refuses.
+    """
+    conclusion = Conclusion.load(folder / "conclusion.json")
+    drawn = {**_standard(folder, conclusion), **{name: plots.draw(each) for name, each in conclusion.figures.items()}}
+    clean(make_folder(folder / "plots"))
+    for name, figure in drawn.items():
+        for kind in ("svg", "png"):
+            write_bytes(folder / "plots" / f"{name}.{kind}", plots.save(figure, kind))
+    return drawn
+
+
+def write(folder: Path, drawn: dict[str, Figure], summary: dict[str, Any], about: str) -> Path:
+    """Writes `report.html`, one page that needs nothing else.
+
+    Args:
+        folder: of the run.
+        drawn: what `draw` gave.
         summary: what `summary.json` holds or will hold.
         about: what the run was, in plain words; paragraphs are separated by empty lines.
 
@@ -36,20 +57,26 @@ def write(folder: Path, summary: dict[str, Any], about: str) -> Path:
         UserError: a file is missing or damaged, or the disk refuses.
     """
     conclusion = Conclusion.load(folder / "conclusion.json")
-    drawn = {**_standard(folder, conclusion), **{name: plots.draw(each) for name, each in conclusion.figures.items()}}
-    make_folder(folder / "plots")
-    for name, figure in drawn.items():
-        for kind in ("svg", "png"):
-            write_bytes(folder / "plots" / f"{name}.{kind}", plots.save(figure, kind))
-    captions = {**_CAPTIONS, **{name: each.caption for name, each in conclusion.figures.items()}}
+    captions = {name: each.caption for name, each in conclusion.figures.items()}
     figures = [
-        f"<figure>{plots.as_html(figure)}<figcaption>{_text(captions[name.split('-')[0]] if name not in captions else captions[name])}"
-        "</figcaption></figure>"
+        f"<figure>{plots.as_html(figure)}"
+        f"<figcaption>{_text(captions.get(name) or _CAPTIONS[name.split('-')[0]])}</figcaption></figure>"
         for name, figure in drawn.items()
     ]
     page = folder / "report.html"
     write_text(page, _page(folder, summary, about, conclusion, figures))
     return page
+
+
+def rewrite(folder: Path, about: str) -> Path:
+    """`draw` and `write`, for a run that is finished.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not (folder / "summary.json").exists():
+        raise UserError(f"The run in {folder} is not finished: continue it with `metatower resume {folder}`.")
+    return write(folder, draw(folder), read_json(folder / "summary.json"), about)
 
 
 def _standard(folder: Path, conclusion: Conclusion) -> dict[str, Any]:
@@ -109,14 +136,15 @@ def _page(folder: Path, summary: dict[str, Any], about: str, conclusion: Conclus
 <title>{html.escape(summary["recipe"])} · metatower</title><style>{_CSS}</style></head><body><main>
 <header><p class="small">metatower · report of one run</p><h1>{html.escape(summary["recipe"])}</h1>
 <p class="lead">{_text(lead)}</p>
-<p class="small">seed {summary["seed"]} · {_duration(summary["seconds"])} in all, start-up and judging included · {where}</p></header>
+<p class="small">seed {summary["seed"]} · {_duration(summary["seconds"])} in all, compiling and judging included ·
+{where}</p></header>
 <section><h2>What this run was</h2>{"".join(f"<p>{_text(each)}</p>" for each in rest)}<ul>{notes}</ul></section>
 <section><h2>Results</h2>{_results(conclusion.results)}</section>
 {_differences(conclusion.paired)}
 <section><h2>Figures</h2>{"".join(figures)}</section>
 <section><h2>Use what was learned</h2>
-<p>The folder <code>{where}/model</code> holds the trained learner: its numbers in <code>model.safetensors</code>, the recipe that
-rebuilds it in <code>config.json</code>. It can be copied anywhere.</p>
+<p>The folder <code>{where}/model</code> holds the trained learner: its numbers in <code>model.safetensors</code>, the
+recipe that rebuilds it in <code>config.json</code>. It can be copied anywhere.</p>
 <pre>metatower evaluate {where}            # judge it again, on fresh tasks
 metatower evaluate --help                 # other data, your own folder of images among them</pre>
 <pre>import jax, metatower
@@ -133,14 +161,14 @@ def _results(results: list[Result]) -> str:
     for metric in dict.fromkeys(row.metric for row in results):
         rows = [row for row in results if row.metric == metric]
         better = "more" if metric in HIGHER_IS_BETTER else "less"
-        body = "".join(
-            f"<tr{' class=first' if place == 0 else ''}><td>{_text(row.name)}</td><td class=n>{number(row.mean, metric)}</td>"
-            f"<td class=n>{bounds(row.ci95, metric)}</td><td class=n>{plural(row.n, row.unit)}</td></tr>"
-            for place, row in enumerate(rows)
-        )
+        lines = []
+        for place, row in enumerate(rows):
+            cells = (number(row.mean, metric), bounds(row.ci95, metric), plural(row.n, row.unit))
+            numbers = "".join(f"<td class=n>{cell}</td>" for cell in cells)
+            lines.append(f"<tr{'' if place else ' class=first'}><td>{_text(row.name)}</td>{numbers}</tr>")
         parts.append(
             f"<table><thead><tr><th></th><th class=n>{unit_of(metric)}</th><th class=n>95 % interval</th>"
-            f"<th class=n>judged on</th></tr></thead><tbody>{body}</tbody></table>"
+            f"<th class=n>judged on</th></tr></thead><tbody>{''.join(lines)}</tbody></table>"
             f"<p class=small>Of {html.escape(metric)}, {better} is better.</p>"
         )
     return "".join(parts)
@@ -157,10 +185,10 @@ def _differences(rows: list[Paired]) -> str:
         for row in rows
     )
     return (
-        "<section><h2>Is it better?</h2><p>Each line compares two learners on the very same units, so that luck with the "
-        "tasks cancels. It is a gain only where the whole interval lies on the better side of zero.</p>"
-        "<table><thead><tr><th></th><th>of</th><th class=n>difference</th><th class=n>95 % interval</th><th></th></tr></thead>"
-        f"<tbody>{body}</tbody></table></section>"
+        "<section><h2>Is it better?</h2><p>Each line compares two learners on the very same units, so that luck with "
+        "the tasks cancels. It is a gain only where the whole interval lies on the better side of zero.</p>"
+        "<table><thead><tr><th></th><th>of</th><th class=n>difference</th><th class=n>95 % interval</th><th></th></tr>"
+        f"</thead><tbody>{body}</tbody></table></section>"
     )
 
 
@@ -193,14 +221,3 @@ figure{margin:18px 0 30px}figcaption{font-size:13px;color:#52606d;margin-top:6px
 pre{background:#f4f5f7;border-radius:6px;padding:12px 14px;overflow-x:auto;font-size:13px}code{font-size:.92em}
 summary{cursor:pointer;color:#52606d}ul{padding-left:20px}li{margin:4px 0}
 """
-
-
-def rewrite(folder: Path, about: str) -> Path:
-    """`write`, for a run that is finished.
-
-    Raises:
-        UserError: it is not.
-    """
-    if not (folder / "summary.json").exists():
-        raise UserError(f"The run in {folder} is not finished: continue it with `metatower resume {folder}`.")
-    return write(folder, read_json(folder / "summary.json"), about)

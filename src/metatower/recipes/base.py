@@ -7,7 +7,7 @@ import typing
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from metatower.core import Learner, State, Tasks
 from metatower.core.errors import UserError
@@ -40,6 +40,14 @@ class Recipe(ABC):
     def data(self) -> Tasks:
         """What the top storey's steps sample from."""
 
+    def begin(self, learner: Learner, folder: Path, show: Progress) -> Learner:
+        """`self.learner()` as training starts from it, where that takes a training of its own first.
+
+        It is called again when a run is continued, so what takes long must be kept in `folder / "baselines"`.
+        """
+        del folder, show
+        return learner
+
     @abstractmethod
     def artefact(self, learner: Learner, state: State) -> Learner:
         """The learner worth keeping, given `self.learner()` and a state of it.
@@ -69,7 +77,7 @@ class Recipe(ABC):
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
-    def with_options(cls, options: dict[str, Any]) -> Self:
+    def with_options(cls, options: dict[str, Any]) -> "Recipe":
         """The recipe with these options, which came from a file.
 
         Raises:

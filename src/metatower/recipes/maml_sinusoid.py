@@ -32,11 +32,11 @@ TUNING_TASKS = 200
 class MAMLSinusoid(Recipe):
     """MAML learns to fit a sine wave from ten points in one gradient step.
 
-    The regression experiment of Finn, Abbeel & Levine 2017 (section 5.1): every task is a wave y = A sin(x - phase) with
-    an amplitude between 0.1 and 5 and a phase between 0 and pi. A small network is shown a few points of a wave that
-    it has never seen, takes one gradient step, and is judged on other points of the same wave. Storey 1 learns the
-    initial weights from which that one step goes furthest. Beside it stands the same network trained on all waves at
-    once and then fine-tuned at its best rate, which shows what learning to adapt adds to plain pretraining.
+    The regression experiment of Finn, Abbeel & Levine 2017 (section 5.1): every task is a wave y = A sin(x - phase)
+    with an amplitude between 0.1 and 5 and a phase between 0 and pi. A small network is shown a few points of a wave
+    that it has never seen, takes one gradient step, and is judged on other points of the same wave. Storey 1 learns
+    the initial weights from which that one step goes furthest. Beside it stands the same network trained on all waves
+    at once and then fine-tuned at its best rate, which shows what learning to adapt adds to plain pretraining.
     """
 
     name: ClassVar[str] = "maml-sinusoid"
@@ -100,8 +100,8 @@ class MAMLSinusoid(Recipe):
             conclusion.compare(rows[position], *(rows[position + k * len(wanted)] for k in (1, 2)))
         conclusion.compare(rows[0], rows[len(wanted) - 1])
         conclusion.figures["adaptation"] = Curves(
-            f"Loss on a fresh wave against gradient steps on {self.shots} of its points: means of {self.episodes} waves, "
-            "with 95 % intervals. Baselines are shown at the rate that is best for them after "
+            f"Loss on a fresh wave against gradient steps on {self.shots} of its points: means of {self.episodes} "
+            "waves, with 95 % intervals. Baselines are shown at the rate that is best for them after "
             f"{CURVE_STEPS} steps.",
             "gradient steps on the task",
             "mean squared error",
@@ -180,14 +180,15 @@ class MAMLSinusoid(Recipe):
     def _notes(self) -> list[str]:
         hidden = ", ".join(map(str, self.hidden))
         return [
-            f"{self.shots} points to adapt to, {self.shots} to be judged on in training; x from -5 to 5, amplitude 0.1 to 5, "
-            f"phase 0 to pi; {self.batch} waves per step, {self.steps:,} steps; {self.inner_steps} inner step(s) of "
-            f"gradient descent at {self.inner_rate:g} on the mean squared error; Adam at {self.rate:g}, second order.",
+            f"{self.shots} points to adapt to, {self.shots} to be judged on in training; x from -5 to 5, amplitude 0.1 "
+            f"to 5, phase 0 to pi; {self.batch} waves per step, {self.steps:,} steps; {self.inner_steps} inner step(s) "
+            f"of gradient descent at {self.inner_rate:g} on the mean squared error; Adam at {self.rate:g}.",
             f"Network: hidden layers of {hidden} ReLU units, no normalisation; weights and biases start uniform within "
             "1/sqrt(inputs), where the paper starts weights from a truncated normal of width 0.01 and biases from 0.",
-            f"Judged on {self.episodes:,} fresh waves with {self.shots} points to adapt to and 100 others to be judged on.",
-            f"The pretrained baseline saw as many waves and points; the rates of baselines were chosen among "
-            f"{', '.join(f'{rate:g}' for rate in RATES)}, for each number of steps by itself, on {TUNING_TASKS} other waves.",
+            f"Judged on {self.episodes:,} fresh waves with {self.shots} points to adapt to and 100 others.",
+            "The pretrained baseline saw as many waves and points; the rates of baselines were chosen among "
+            f"{', '.join(f'{rate:g}' for rate in RATES)}, for each number of steps by itself, on {TUNING_TASKS} other "
+            "waves.",
         ]
 
 

@@ -15,7 +15,7 @@ from metatower.evaluation import report
 from metatower.evaluation.conclusion import Conclusion
 from metatower.recipes.base import Recipe
 from metatower.training import checkpoint
-from metatower.training.files import clean, make_folder, read_json, sole_user, write_json
+from metatower.training.files import clean, make_folder, new_folder, read_json, sole_user, write_json
 from metatower.training.loop import train
 from metatower.training.progress import Progress, Silent
 from metatower.training.store import load_arrays, save_arrays
@@ -44,13 +44,19 @@ def execute(
         check_config(recipe, folder)
         return read_json(folder / SUMMARY)
     # what can be refused is refused before anything is written
-    learner, data = recipe.learner(), recipe.data()
+    if not 0 <= recipe.seed < 2**32 or recipe.steps < 0:
+        raise UserError(f"Expected a seed from 0 to 2**32 - 1 and steps >= 0, got {recipe.seed} and {recipe.steps}.")
+    try:
+        learner, data = recipe.learner(), recipe.data()
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
     make_folder(folder)
     check_config(recipe, folder)
     if not (folder / CONFIG).exists():
         write_json(folder / CONFIG, describe(recipe))
     with stopwatch(folder) as seconds:
         if not (folder / MODEL).exists():
+            learner = recipe.begin(learner, folder, show)
             state = train(
                 learner,
                 data,
@@ -62,20 +68,22 @@ def execute(
                 show=show,
                 checkpoint_every_seconds=checkpoint_every_seconds,
             )
-            make_folder((folder / MODEL).parent)
-            save_arrays(folder / MODEL, recipe.artefact(learner, state), describe(recipe), record=CONFIG)
+            with new_folder((folder / MODEL).parent) as temporary:
+                model = recipe.artefact(learner, state)
+                save_arrays(temporary / Path(MODEL).name, model, describe(recipe), record=CONFIG)
         with sole_user(folder):
             clean(folder)
             if not (folder / CONCLUSION).exists():
                 # the artefact as it will be loaded, so that what is judged is what is kept
                 recipe.conclude(load(folder), folder, show).save(folder / CONCLUSION)
+            drawn = report.draw(folder)
             summary = {
                 "recipe": recipe.name,
                 "seconds": round(seconds(), 1),
                 "seed": recipe.seed,
                 **Conclusion.load(folder / CONCLUSION).summary(),
             }
-            report.write(folder, summary, about=recipe.about())
+            report.write(folder, drawn, summary, about=recipe.about())
             write_json(folder / SUMMARY, summary)
     return read_json(folder / SUMMARY)
 
@@ -164,7 +172,7 @@ def _decides(recipe: Recipe) -> dict[str, Any]:
 
 
 @contextmanager
-def stopwatch(folder: Path, every: float = 2.0):
+def stopwatch(folder: Path, every: float = 1.0):
     """Counts the seconds spent in `folder` over all sessions, also those that were killed.
 
     Yields:
@@ -184,6 +192,7 @@ def stopwatch(folder: Path, every: float = 2.0):
             write_json(path, {"seconds": seconds()})
 
     def keep_noting() -> None:
+        note()
         while not ended.wait(every):
             note()
 

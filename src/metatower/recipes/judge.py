@@ -1,0 +1,237 @@
+"""A trained learner judged on other tasks than those of its recipe: what `metatower evaluate` does."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metatower.core import Learner, Tasks
+from metatower.core.errors import UserError
+from metatower.evaluation.conclusion import Conclusion
+from metatower.evaluation.episodes import Fixed, adaptation_scores
+from metatower.nets import Examples
+from metatower.recipes.base import Recipe
+from metatower.recipes.run import load, recipe_of
+from metatower.training.progress import Progress
+
+HELD_OUT, FOLDER = "held-out", "folder:"
+IMAGES = ("glyphs", "omniglot", "glyph-families")
+FUNCTIONS = ("sinusoids", "functions", "function-families")
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What a model was trained to take."""
+
+    height: int
+    """0: it learns tasks; 1: it learns how to learn the tasks of a distribution."""
+    shape: tuple[int, ...]
+    """Of one input."""
+    classes: bool
+    """Whether targets are classes, not numbers."""
+    ways: int | None
+    shots: int
+    queries: int
+
+    @property
+    def size(self) -> int:
+        """Pixels along a side of its pictures."""
+        if not self.classes or len(self.shape) < 2 or self.shape[0] != self.shape[1]:
+            raise UserError(f"This model takes inputs of shape {self.shape}, not square pictures.")
+        return self.shape[0]
+
+
+def judge(
+    folder: Path,
+    *,
+    tasks: str = HELD_OUT,
+    ways: int | None = None,
+    shots: int | None = None,
+    queries: int | None = None,
+    episodes: int | None = None,
+    seed: int = 0,
+    show: Progress | None = None,
+) -> Conclusion:
+    """The learner of a run, before and after it has adapted to tasks that it was not trained on.
+
+    Args:
+        folder: of the run, or a copy of its model.
+        tasks: "held-out", "glyphs", "omniglot", "folder:PATH", "sinusoids", "functions", "glyph-families" or
+            "function-families".
+        ways, shots, queries: of the tasks; as in training if None.
+        episodes: tasks, or whole runs for a learner of storey 1; 1000 or 50 if None.
+        seed: chooses the tasks.
+
+    Raises:
+        UserError: no such model or tasks, or they do not fit each other.
+    """
+    for name, number in (("ways", ways), ("shots", shots), ("queries", queries), ("episodes", episodes)):
+        if number is not None and number < 1:
+            raise UserError(f"Expected --{name} of at least 1, got {number}.")
+    recipe, learner = recipe_of(folder), load(folder)
+    takes = _takes(learner, recipe.held_out())
+    if ways is not None and takes.ways is None:
+        raise UserError("--ways is for models that tell classes apart; this one predicts numbers.")
+    if ways is not None and ways > takes.ways:
+        raise UserError(
+            f"This model tells {takes.ways} classes apart, and {ways} ways were asked for. Ask for at most "
+            f"{takes.ways}, or train one with more."
+        )
+    given = {"ways": ways, "shots": shots, "queries": queries}
+    given = {name: number for name, number in given.items() if number is not None}
+    try:
+        source, unit, words = _source(tasks, dataclasses.replace(takes, **given), recipe, given, seed)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+    inputs = _examples(source)[0].x.shape[1:]
+    if inputs != takes.shape:
+        raise UserError(f"This model takes inputs of shape {takes.shape}, and the tasks {tasks} have {inputs}.")
+    if episodes is None:
+        episodes = 1000 if takes.height == 0 else 50
+    scores = adaptation_scores(
+        learner, source, episodes=episodes, seed=seed, steps=learner.steps, show=show, title=f"judging on {tasks}"
+    )
+    return _conclude(learner, takes, scores, unit, [words, _what_adapting_is(learner, takes)])
+
+
+def _conclude(learner: Learner, takes: Takes, scores: dict, unit: str, notes: list[str]) -> Conclusion:
+    conclusion = Conclusion(notes=notes)
+    kind = "meta-step" if takes.height else "step"
+    after = f"after {learner.steps} {kind}{'s' * (learner.steps != 1)}"
+    conclusion.add(after, {name: values[:, -1] for name, values in scores.items()}, unit)
+    conclusion.add("before adaptation", {name: values[:, 0] for name, values in scores.items()}, unit)
+    conclusion.compare(after, "before adaptation")
+    return conclusion
+
+
+def _what_adapting_is(learner: Learner, takes: Takes) -> str:
+    if takes.height == 0:
+        return f"Each task: {learner.steps} step(s) on its support set, judged on its query set."
+    objective = getattr(learner, "objective", None)
+    batch, judged = getattr(objective, "batch", None), getattr(objective, "judged", None)
+    on = f" of {batch} tasks each" if batch else ""
+    of = f"{judged or batch} tasks" if batch else "tasks"
+    return (
+        f"Each run: the learned start, {learner.steps} meta-steps{on} on one part of the distribution, then judged on "
+        f"{of} of the other part, which shares no class with the first where there are classes."
+    )
+
+
+def _source(name: str, takes: Takes, recipe: Recipe, given: dict[str, int], seed: int) -> tuple[Tasks, str, str]:
+    """The tasks, the unit of replication, and what they are in words."""
+    if takes.height > 1:
+        raise UserError(f"`evaluate` judges models of storeys 0 and 1; this one stands on storey {takes.height}.")
+    if name == HELD_OUT:
+        fixed = [option for option in given if not hasattr(recipe, option)]
+        if fixed:
+            raise UserError(f"The held-out tasks of {recipe.name} have no --{fixed[0]} to choose. Try other --tasks.")
+        held_out = dataclasses.replace(recipe, **given).held_out()
+        return held_out, "distribution" if takes.height else "task", "The recipe's own held-out tasks."
+    if name in FUNCTIONS:
+        return _functions(name, takes)
+    if name.startswith(FOLDER):
+        return _own_pictures(Path(name.removeprefix(FOLDER)).expanduser(), takes, "queries" in given, seed)
+    if name in IMAGES:
+        return _pictures(name, takes)
+    raise UserError(
+        f"There are no tasks {name!r}. Choose from {', '.join((HELD_OUT, *IMAGES, *FUNCTIONS))}, or folder:PATH."
+    )
+
+
+def _functions(name: str, takes: Takes) -> tuple[Tasks, str, str]:
+    from metatower.tasks.functions import FunctionFamily, Sinusoids
+    from metatower.tasks.pooled import Pooled
+
+    if takes.classes:
+        raise UserError(f"This model tells classes apart, and {name} are functions. Try --tasks glyphs.")
+    if name == "sinusoids":
+        waves = Sinusoids(takes.shots, takes.queries)
+        words = "Sine waves, amplitude 0.1 to 5, phase 0 to pi, x from -5 to 5."
+        return (Fixed(waves, waves), "run", words) if takes.height else (waves, "task", words)
+    family = FunctionFamily(shots=takes.shots, queries=takes.queries)
+    words = f"Functions of the kinds {', '.join(family.kinds)}"
+    if takes.height:
+        return family, "distribution", f"{words}: a distribution has one kind, frequency, offset, shift and noise."
+    return Pooled(family), "task", f"{words}, mixed."
+
+
+def _pictures(name: str, takes: Takes) -> tuple[Tasks, str, str]:
+    from metatower.tasks.arrays import resized
+    from metatower.tasks.episodes import Episodes
+    from metatower.tasks.glyph_families import glyph_family, script_family
+    from metatower.tasks.glyphs import SPLITS, glyphs
+    from metatower.tasks.omniglot import alphabet_family, omniglot
+    from metatower.tasks.pooled import Pooled
+
+    size = takes.size
+    if len(takes.shape) != 2:
+        raise UserError(f"This model takes colour pictures, and {name} are grey. Give yours with --tasks folder:PATH.")
+    scripts = ", ".join(SPLITS["test"])
+    layout = {"ways": takes.ways, "shots": takes.shots, "queries": takes.queries, "size": size}
+    if name == "glyph-families":
+        family = glyph_family("test", **layout)
+        words = f"Glyph tasks from the scripts {scripts}; what counts as the class belongs to the distribution."
+        return (family, "distribution", words) if takes.height else (Pooled(family), "task", f"{words} Mixed.")
+    if takes.height and name == "glyphs":
+        return script_family("test", **layout), "distribution", f"Letters of one script of {scripts}, in one transform."
+    if takes.height:
+        words = "Omniglot's 20 evaluation alphabets: a distribution is the letters of one alphabet in one transform."
+        return alphabet_family("test", **layout), "distribution", words
+    del layout["size"]
+    if name == "glyphs":
+        letters = glyphs().select(SPLITS["test"], min_fonts=takes.shots + takes.queries)
+        episodes = Episodes(resized(letters.images, size), letters.count, **layout)
+        return episodes, "task", f"{episodes.classes} letters of the scripts {scripts}."
+    episodes = omniglot("test", "alphabets", rotations=False, **layout)
+    episodes = dataclasses.replace(episodes, images=resized(np.asarray(episodes.images), size))
+    return episodes, "task", f"{episodes.classes} letters of Omniglot's 20 evaluation alphabets, upright."
+
+
+def _own_pictures(folder: Path, takes: Takes, queries_given: bool, seed: int) -> tuple[Tasks, str, str]:
+    from metatower.tasks.arrays import from_arrays, read_folder
+
+    images, labels, names = read_folder(folder, size=takes.size, grey=len(takes.shape) == 2)
+    counts = np.bincount(labels)
+    queries = takes.queries
+    if not queries_given and counts.min() > takes.shots:
+        queries = min(queries, int(counts.min()) - takes.shots)
+    layout = {"ways": takes.ways, "shots": takes.shots, "queries": queries}
+    where = f"{len(images):,} pictures of {len(names)} classes in {folder}, resized to {takes.size} x {takes.size}"
+    if not takes.height:
+        return from_arrays(images, labels, names=names, **layout), "task", f"{where}."
+    if len(names) < 2 * takes.ways:
+        raise UserError(
+            f"A model of storey 1 is run on some classes and judged on others: {takes.ways} ways need at least "
+            f"{2 * takes.ways} classes, and {folder} has {len(names)}. Ask for fewer ways, or add classes."
+        )
+    order = np.random.default_rng(seed).permutation(len(names))
+    parts = []
+    for part in np.array_split(order, 2):
+        keep = np.isin(labels, part)
+        parts.append(from_arrays(images[keep], labels[keep], names=[names[i] for i in np.sort(part)], **layout))
+    return Fixed(*parts), "run", f"{where}: half of the classes to run on, the others to be judged on."
+
+
+def _takes(learner: Learner, held_out: Tasks) -> Takes:
+    examples, layout = _examples(held_out)
+    if layout is None:
+        raise UserError(f"The tasks of this model, {type(held_out).__name__}, do not say how many shots they have.")
+    classes = not jnp.issubdtype(examples.y.dtype, jnp.floating)
+    ways = getattr(layout, "ways", None)
+    return Takes(learner.height, examples.x.shape[1:], classes, ways, layout.shots, layout.queries)
+
+
+def _examples(tasks: Tasks) -> tuple[Examples, Any]:
+    """The shapes of what a learner of storey 0 sees of these tasks, and what says how many shots they have."""
+    layout = None
+    while not isinstance(tasks, Examples):
+        # tasks say so themselves, or have a layout that does
+        here = (each for each in (tasks, getattr(tasks, "layout", None)) if hasattr(each, "shots"))
+        layout = layout or next(here, None)
+        tasks = eqx.filter_eval_shape(lambda tasks: tasks.sample(jax.random.key(0)).support, tasks)
+    return tasks, layout

@@ -1,0 +1,325 @@
+"""The command line as a person meets it: in this process for complaints, as processes of their own to be killed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import metatower
+from metatower.cli import main
+
+TINY = ["maml-sinusoid", "--steps", "60", "--episodes", "20", "--hidden", "8", "--batch", "4", "--shots", "5"]
+
+
+def said(capsys) -> str:
+    """What went to standard error, as one line, without frames."""
+    return " ".join(re.sub(r"[╭╮╰╯│─]", " ", capsys.readouterr().err).split())
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A small run, complete."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["train", *TINY, "--out", str(folder), "--progress", "silent"]) == 0
+    return folder
+
+
+class TestHelp:
+    def test_overview(self, capsys):
+        assert main([]) == 0
+        overview = capsys.readouterr().out
+        assert main(["--help"]) == 0
+        assert capsys.readouterr().out == overview
+        for command in ("train", "resume", "evaluate", "report", "plan", "list"):
+            assert f"\n  {command} " in overview
+
+    @pytest.mark.parametrize(
+        "command", ["train maml-sinusoid", "plan maml-sinusoid", "resume", "evaluate", "report", "list"]
+    )
+    def test_every_command_teaches_with_examples(self, command, capsys):
+        assert main([*command.split(), "--help"]) == 0
+        text = capsys.readouterr().out
+        assert "examples:\n" in text
+        assert re.search(rf"^  metatower {command}", text, re.MULTILINE)
+
+    def test_recipes_explain_their_options(self, capsys):
+        main(["train", "maml-sinusoid", "--help"])
+        text = capsys.readouterr().out
+        assert "Finn, Abbeel & Levine" in text
+        assert "Waves per meta-training step." in text
+
+    def test_list(self, capsys):
+        from metatower.recipes import RECIPES
+
+        assert main(["list"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == list(RECIPES)
+
+    def test_version(self, capsys):
+        assert main(["--version"]) == 0
+        assert capsys.readouterr().out.strip() == metatower.__version__
+
+
+class TestComplaints:
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["trian"], "Did you mean `metatower train`?"),
+            (["train", "maml-sinusiod"], "Did you mean maml-sinusoid?"),
+            (["train", "zzz"], "`metatower list` shows them all"),
+            (["plan", "zzz"], "no recipe 'zzz'"),
+            (["train", "--seed", "1", "maml-sinusoid"], "The recipe comes first"),
+            (["train", "maml-sinusoid", "--stpes", "3"], "--steps"),
+            (["train", "maml-sinusoid", "--steps", "many"], "--steps"),
+            (["train", "maml-sinusoid", "--batch", "0"], "expected batch of at least 1, got 0"),
+            (["train", "maml-sinusoid", "--rate", "-1"], "expected rates above 0"),
+            (["train", "maml-sinusoid", "--seed", "-1"], "seed"),
+            (["resume"], "required"),
+            (["resume", "nowhere"], "There is no folder nowhere"),
+            (["report", "nowhere"], "There is no folder nowhere"),
+            (["evaluate", "nowhere"], "There is no folder nowhere"),
+        ],
+    )
+    def test_one_sentence_and_nothing_written(self, arguments, words, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        assert main(arguments) == 2
+        text = said(capsys)
+        assert words in text
+        assert "Traceback" not in text
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_folder_without_a_run(self, tmp_path, capsys):
+        for command in ("resume", "report", "evaluate"):
+            assert main([command, str(tmp_path)]) == 2
+            assert "holds no run" in said(capsys)
+
+    def test_a_folder_with_other_things(self, tmp_path, capsys):
+        (tmp_path / "thesis.tex").write_text("dear")
+        assert main(["train", *TINY, "--out", str(tmp_path)]) == 2
+        assert "not empty" in said(capsys)
+        assert [each.name for each in tmp_path.iterdir()] == ["thesis.tex"]
+
+    def test_a_file_where_the_folder_should_be(self, tmp_path, capsys):
+        (tmp_path / "file").write_text("")
+        assert main(["train", *TINY, "--out", str(tmp_path / "file")]) == 2
+        assert "not a folder" in said(capsys)
+        assert main(["train", *TINY, "--out", str(tmp_path / "file" / "below")]) == 2
+        assert "file" in said(capsys)
+
+    @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a file system that nobody can write to")
+    def test_a_folder_that_cannot_be_written(self, capsys):
+        assert main(["train", *TINY, "--out", "/proc/run"]) == 2
+        assert "Cannot write /proc/run" in said(capsys)
+
+    @pytest.mark.parametrize(
+        "content",
+        ["", "{", "[]", "{}", '{"recipe": 3, "options": {}}', '{"recipe": "maml-sinusoid", "options": {"a": 1}}'],
+    )
+    def test_a_damaged_config(self, content, tmp_path, capsys):
+        (tmp_path / "config.json").write_text(content)
+        assert main(["resume", str(tmp_path)]) == 2
+        text = said(capsys)
+        assert text.startswith("metatower: ")
+        assert "Traceback" not in text
+
+    def test_a_recipe_of_another_version(self, tmp_path, capsys):
+        (tmp_path / "config.json").write_text('{"recipe": "of-the-future", "options": {}}')
+        assert main(["resume", str(tmp_path)]) == 2
+        assert "no recipe 'of-the-future'" in said(capsys)
+
+
+class TestARun:
+    def test_its_files(self, finished):
+        names = {each.name for each in finished.iterdir() if not each.name.startswith(".")}
+        assert names >= {"config.json", "metrics.jsonl", "summary.json", "report.html", "model", "plots", "baselines"}
+        assert {each.suffix for each in (finished / "plots").iterdir()} == {".svg", ".png"}
+        assert {each.name for each in (finished / "model").iterdir()} == {"config.json", "model.safetensors"}
+        config = json.loads((finished / "config.json").read_text())
+        assert config["recipe"] == "maml-sinusoid"
+        assert config["options"]["batch"] == 4
+        assert "jax" in config["versions"]
+
+    def test_its_summary(self, finished):
+        summary = json.loads((finished / "summary.json").read_text())
+        assert list(summary) == ["recipe", "seconds", "seed", "results", "paired"]
+        for row in summary["results"]:
+            assert list(row) == ["name", "metric", "mean", "ci95", "n", "unit"]
+            assert row["ci95"][0] <= row["mean"] <= row["ci95"][1]
+            assert (row["n"], row["unit"]) == (20, "task")
+        for row in summary["paired"]:
+            assert list(row) == ["name", "against", "metric", "difference", "ci95"]
+
+    def test_a_finished_run_is_not_run_again(self, finished, capsys):
+        before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+        for arguments in (["train", *TINY, "--out", str(finished)], ["resume", str(finished)]):
+            assert main(arguments) == 0
+            assert "finished already" in capsys.readouterr().out
+        assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+
+    def test_other_options_do_not_go_into_its_folder(self, finished, capsys):
+        assert main(["train", *TINY, "--seed", "7", "--out", str(finished)]) == 2
+        assert "seed = 0 (now 7)" in said(capsys)
+
+    def test_an_unfinished_one_is_resumed_by_that_command_only(self, finished, tmp_path, capsys):
+        (tmp_path / "config.json").write_bytes((finished / "config.json").read_bytes())
+        assert main(["train", *TINY, "--out", str(tmp_path)]) == 2
+        assert f"metatower resume {tmp_path}" in said(capsys)
+        assert main(["report", str(tmp_path)]) == 2
+        assert "not finished" in said(capsys)
+
+    def test_report_draws_it_again(self, finished, capsys):
+        page = finished / "report.html"
+        before = page.read_bytes()
+        (finished / "plots" / "adaptation.png").unlink()
+        page.unlink()
+        assert main(["report", str(finished)]) == 0
+        assert page.read_bytes() == before
+        assert (finished / "plots" / "adaptation.png").exists()
+
+    def test_its_learner_loads(self, finished, tmp_path):
+        import equinox as eqx
+        import jax
+        import numpy as np
+
+        from metatower.tasks.functions import Sinusoids
+
+        learner = metatower.load(finished)
+        task = Sinusoids(5, 5).sample(jax.random.key(1))
+        state = learner.adapt(task.support, key=jax.random.key(2))
+        loss, _ = learner.loss(state, task.query, key=jax.random.key(3))
+        assert np.isfinite(float(loss))
+        for name in ("config.json", "model.safetensors"):
+            (tmp_path / name).write_bytes((finished / "model" / name).read_bytes())
+        copied = metatower.load(tmp_path)
+        assert eqx.tree_equal(copied, learner)
+
+    def test_a_damaged_model_is_refused(self, finished, tmp_path, capsys):
+        for name in ("config.json", "model.safetensors"):
+            (tmp_path / name).write_bytes((finished / "model" / name).read_bytes())
+        whole = (tmp_path / "model.safetensors").read_bytes()
+        for damage in (whole[:-7], b"", b"\x80\x04K\x01.", whole[:-1] + bytes([whole[-1] ^ 1])):
+            (tmp_path / "model.safetensors").write_bytes(damage)
+            assert main(["evaluate", str(tmp_path)]) == 2
+            assert "model.safetensors" in said(capsys)
+
+
+LIMITED = """
+import resource, signal, sys
+from metatower.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, resource.RLIM_INFINITY))
+sys.exit(main())
+"""
+
+
+def start(*arguments: str, cache: Path, most: int | None = None) -> subprocess.Popen:
+    """`metatower` in a process of its own, whose files may have `most` bytes."""
+    environment = {**os.environ, "METATOWER_CACHE": str(cache), "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    if most is not None:
+        environment["METATOWER_NO_CACHE"] = "1"
+    program = ["-m", "metatower.cli"] if most is None else ["-c", LIMITED.format(most=most)]
+    command = [sys.executable, *program, *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process: subprocess.Popen, code: int) -> str:
+    """What it said on standard error; it must have ended with this code."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, out + err
+    return err
+
+
+def until(process: subprocess.Popen, folder: Path, pattern: str, count: int = 1) -> bool:
+    """Waits for so many files like this; False if the process ended before."""
+    for _ in range(60_000):
+        if len(list(folder.glob(pattern))) >= count:
+            return True
+        if process.poll() is not None:
+            return False
+        time.sleep(0.005)
+    raise AssertionError(f"no {pattern} in {folder}")
+
+
+# many checkpoints, none thinned out by time
+OFTEN = ["--checkpoint-every", "0", "--progress", "plain"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, cache) -> Path:
+    """A run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    ended(start("train", *TINY, "--out", str(folder), *OFTEN, cache=cache), 0)
+    return folder
+
+
+def assert_same(one: Path, other: Path):
+    for name in ("model/model.safetensors", "model/config.json", "metrics.jsonl", "conclusion.json", "config.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    for plot in (one / "plots").iterdir():
+        assert plot.read_bytes() == (other / "plots" / plot.name).read_bytes(), plot.name
+    one, other = (json.loads((folder / "summary.json").read_text()) for folder in (one, other))
+    assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+MOMENTS = [
+    "config.json",
+    "checkpoint-*",
+    "model/model.safetensors",
+    "baselines/*/checkpoint-*",
+    "conclusion.json",
+    "plots/*",
+]
+
+
+def test_killed_at_every_stage_and_resumed_it_ends_with_the_same_bits(straight, cache, tmp_path):
+    folder = tmp_path / "run"
+    process, killed = start("train", *TINY, "--out", str(folder), *OFTEN, cache=cache), 0
+    for moment in MOMENTS:
+        if until(process, folder, moment):
+            process.send_signal(signal.SIGKILL)
+            killed += process.wait() == -signal.SIGKILL
+            process.communicate()
+            assert not (folder / "summary.json").exists()
+            spent = json.loads((folder / "elapsed.json").read_text())["seconds"] if moment == "plots/*" else 0
+            process = start("resume", str(folder), *OFTEN, cache=cache)
+    ended(process, 0)
+    assert killed == len(MOMENTS)
+    assert_same(folder, straight)
+    # the time of all sessions counts, those that were killed too
+    assert json.loads((folder / "summary.json").read_text())["seconds"] > spent
+    assert not list(folder.rglob("*.tmp-*"))
+
+
+def test_stopped_politely_it_says_how_to_go_on(straight, cache, tmp_path):
+    folder = tmp_path / "run"
+    process = start("train", *TINY, "--out", str(folder), *OFTEN, cache=cache)
+    assert until(process, folder, "checkpoint-*")
+    process.send_signal(signal.SIGINT)
+    text = ended(process, 130)
+    assert f"metatower resume {folder}" in text
+    assert "Traceback" not in text
+    ended(start("resume", str(folder), *OFTEN, cache=cache), 0)
+    assert_same(folder, straight)
+
+
+def test_a_disk_that_fills_up(cache, tmp_path):
+    """A limit on the size of files makes the writing of one fail half-way, as a full disk does."""
+    pytest.importorskip("resource")
+    folder = tmp_path / "run"
+    text = ended(start("train", *TINY, "--out", str(folder), *OFTEN, cache=cache, most=20_000), 2)
+    assert "Cannot write" in text
+    assert "Traceback" not in text
+    assert not list(folder.rglob("*.tmp-*"))
+    assert not (folder / "summary.json").exists()
