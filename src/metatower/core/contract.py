@@ -8,6 +8,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from metatower.core.keys import fork
+
 Data = Any
 """What a learner learns from: arrays or an environment at storey 0, a `Tasks` at every storey above."""
 State = Any
@@ -100,9 +102,7 @@ class Learner(eqx.Module):
         return None
 
 
-def run(
-    learner: Learner, support: Data, *, key: PRNGKeyArray, remat: bool = False, last: int | None = None
-) -> State:
+def run(learner: Learner, support: Data, *, key: PRNGKeyArray, remat: bool = False, last: int | None = None) -> State:
     """The state of `learner` after its `steps` steps on `support`.
 
     Args:
@@ -110,7 +110,7 @@ def run(
             (memory then grows with the size of the state, not with the work of a step).
         last: only the last so many steps are differentiated (truncation); all of them if None.
     """
-    key_start, key_steps = jax.random.split(key)
+    key_start, key_steps = fork(key, 2)
     state = learner.start(key=key_start)
     if learner.steps == 0:
         return state
@@ -120,7 +120,7 @@ def run(
 
     if remat:
         body = jax.checkpoint(body)
-    keys = jax.random.split(key_steps, learner.steps)
+    keys = fork(key_steps, learner.steps)
     if last is not None and last < learner.steps:
         state, _ = jax.lax.scan(body, state, keys[: learner.steps - last])
         state = jax.lax.stop_gradient(state)
@@ -170,7 +170,12 @@ class Gradient(eqx.Module):
 
     @abstractmethod
     def estimate(
-        self, loss: Callable[[list[Array], PRNGKeyArray], Scored], leaves: list[Array], state: State, *, key: PRNGKeyArray
+        self,
+        loss: Callable[[list[Array], PRNGKeyArray], Scored],
+        leaves: list[Array],
+        state: State,
+        *,
+        key: PRNGKeyArray,
     ) -> tuple[Scored, list[Array], State]:
         """The scored loss, its gradient with respect to `leaves`, and the estimator's next memory."""
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from metatower.core.contract import Data, Learner, Objective, Run, State
+from metatower.core.keys import fork
 from metatower.core.leaves import names, pick, put
 
 
@@ -136,12 +137,12 @@ def _forward(objective: Objective, data: Data, key: PRNGKeyArray) -> Fault | Non
 def _in_run(run: Run, task, place: Place) -> Fault | None:
     """The first fault in one run, done as `run` and `Gradient.score` do it."""
     learner = run.learner
-    key_adapt, key_query = jax.random.split(run.key)
-    key_start, key_steps = jax.random.split(key_adapt)
+    key_adapt, key_query = fork(run.key, 2)
+    key_start, key_steps = fork(key_adapt, 2)
     state = learner.start(key=key_start)
     if leaf := first_bad(learner.named(state), _filled(learner.named(state), jnp.inf)):
         return Fault("state", leaf, learner.height, (place,))
-    for index, key in enumerate(jax.random.split(key_steps, learner.steps) if learner.steps else ()):
+    for index, key in enumerate(fork(key_steps, learner.steps) if learner.steps else ()):
         after = _step(learner, state, task.support, key)
         if leaf := first_bad(learner.named(after), learner.named(state)):
             place = dataclasses.replace(place, step=index)
@@ -151,7 +152,8 @@ def _in_run(run: Run, task, place: Place) -> Fault | None:
     if jnp.isfinite(_loss(learner, state, task.query, key_query)):
         return None
     judge = learner.judge(state)
-    fault = (judge and _forward(judge, task.query, key_query)) or Fault("query loss", "loss", learner.height)
+    fault = None if judge is None else _forward(judge, task.query, key_query)
+    fault = fault or Fault("query loss", "loss", learner.height)
     return dataclasses.replace(fault, trail=(place, *fault.trail))
 
 

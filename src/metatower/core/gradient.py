@@ -7,11 +7,12 @@ import jax
 from jaxtyping import Array, PRNGKeyArray
 
 from metatower.core.contract import Gradient, Learner, Scored, State, Task, run
+from metatower.core.keys import fork
 
 
 def score(learner: Learner, task: Task, *, key: PRNGKeyArray, **how) -> Scored:
     """Adapt to the support, be judged on the query; `how` is passed to `run`."""
-    key_adapt, key_query = jax.random.split(key)
+    key_adapt, key_query = fork(key, 2)
     return learner.loss(run(learner, task.support, key=key_adapt, **how), task.query, key=key_query)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Key, PRNGKeyArray, PyTree
 
 from metatower.core.contract import Data, Gradient, Learner, Metrics, Objective, Rule, Run, Scored, State, Tasks
 from metatower.core.gradient import Detached, Unrolled
+from metatower.core.keys import fork
 from metatower.core.leaves import Selector, names, pick, put, strong
 
 
@@ -136,16 +137,14 @@ class Expected(Objective):
                 f"Expected over a learner of height {self.learner.height}: expected data with `sample(key)` (a "
                 f"`Tasks`), got {type(data).__name__}. A learner of height n learns from tasks nested n deep."
             )
-        losses, metrics = over_tasks(
-            lambda key: self._run(data, key).score(), jax.random.split(key, self.batch), self.chunk
-        )
+        losses, metrics = over_tasks(lambda key: self._run(data, key).score(), fork(key, self.batch), self.chunk)
         return jnp.mean(losses), jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
 
     def runs(self, data: Tasks, *, key: PRNGKeyArray) -> Iterable[Run]:
-        return (self._run(data, key) for key in jax.random.split(key, self.batch))
+        return (self._run(data, key) for key in fork(key, self.batch))
 
     def _run(self, data: Tasks, key: PRNGKeyArray) -> Run:
-        key_task, key_score = jax.random.split(key)
+        key_task, key_score = fork(key, 2)
         return Run(self.learner, self.gradient, data, key_task, key_score)
 
     @property

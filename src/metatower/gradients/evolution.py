@@ -7,6 +7,7 @@ from jaxtyping import PRNGKeyArray
 
 from metatower.core import Gradient, Learner, Scored, State, Task
 from metatower.core.gradient import score
+from metatower.core.keys import fork
 
 
 class Evolution(Gradient):
@@ -31,17 +32,17 @@ class Evolution(Gradient):
         return score(learner, task, key=key)
 
     def estimate(self, loss, leaves, state: State, *, key: PRNGKeyArray):
-        key_noise, key_loss = jax.random.split(key)
+        key_noise, key_loss = fork(key, 2)
 
         def pair(key):
-            keys = jax.random.split(key, len(leaves))
+            keys = fork(key, len(leaves))
             noise = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
             above, _ = loss([leaf + self.sigma * e for leaf, e in zip(leaves, noise, strict=True)], key_loss)
             below, _ = loss([leaf - self.sigma * e for leaf, e in zip(leaves, noise, strict=True)], key_loss)
             return [(above - below) / (2 * self.sigma) * e for e in noise]
 
-        gradients = jax.lax.map(pair, jax.random.split(key_noise, self.pairs))
+        gradients = jax.lax.map(pair, fork(key_noise, self.pairs))
         return loss(leaves, key_loss), [jnp.mean(g, axis=0) for g in gradients], state
 
     def loss_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
-        return jax.random.split(key)[1]
+        return fork(key, 2)[1]

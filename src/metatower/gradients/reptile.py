@@ -7,6 +7,7 @@ from jaxtyping import PRNGKeyArray
 
 from metatower.core import Gradient, Learner, Scored, State, Task, run
 from metatower.core.gradient import reverse
+from metatower.core.keys import fork
 
 
 class Reptile(Gradient):
@@ -19,11 +20,11 @@ class Reptile(Gradient):
     """
 
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
-        key_adapt, key_query = jax.random.split(key)
+        key_adapt, key_query = fork(key, 2)
         end = jax.lax.stop_gradient(run(learner, task.support, key=key_adapt))
         loss, metrics = jax.lax.stop_gradient(learner.loss(end, task.query, key=key_query))
         # `run` starts from the first of two keys: the same start, this time with its derivative
-        start = learner.start(key=jax.random.split(key_adapt)[0])
+        start = learner.start(key=fork(key_adapt, 2)[0])
         pairs = zip(*(jax.tree.leaves(eqx.filter(s, eqx.is_inexact_array)) for s in (start, end)), strict=True)
         pull = sum(0.5 * jnp.sum((s - e) ** 2) for s, e in pairs)
         return loss + pull - jax.lax.stop_gradient(pull), metrics

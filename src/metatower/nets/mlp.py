@@ -4,19 +4,20 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
 class Linear(eqx.Module):
-    """x W + b, on a batch. Weights start at N(0, scale²/inputs), biases at 0."""
+    """x W + b, on a batch. Weights and biases start uniform in ±scale/√inputs (LeCun et al. 1998)."""
 
     weight: Float[Array, "inputs outputs"]
     bias: Float[Array, " outputs"]
 
-    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray, scale: float = 2**0.5):
-        self.weight = jax.random.normal(key, (inputs, outputs)) * (scale / inputs**0.5)
-        self.bias = jnp.zeros(outputs)
+    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray, scale: float = 1.0):
+        key_weight, key_bias = jax.random.split(key)
+        bound = scale / inputs**0.5
+        self.weight = jax.random.uniform(key_weight, (inputs, outputs), minval=-bound, maxval=bound)
+        self.bias = jax.random.uniform(key_bias, (outputs,), minval=-bound, maxval=bound)
 
     def __call__(self, x: Float[Array, "n inputs"]) -> Float[Array, "n outputs"]:
         return x @ self.weight + self.bias
@@ -27,14 +28,14 @@ class MLP(eqx.Module):
 
     Args:
         sizes: units per layer, inputs and outputs included: `(1, 40, 40, 1)`.
-        head_scale: initial scale of the last layer; 0 starts with equal outputs for all classes.
+        head_scale: scales the start of the last layer; 0 starts with the same output for every input.
     """
 
     layers: list[Linear]
 
     def __init__(self, sizes: Sequence[int], *, key: PRNGKeyArray, head_scale: float = 1.0):
         keys = jax.random.split(key, len(sizes) - 1)
-        scales = [2**0.5] * (len(sizes) - 2) + [head_scale]
+        scales = [1.0] * (len(sizes) - 2) + [head_scale]
         shapes = zip(sizes[:-1], sizes[1:], keys, scales, strict=True)
         self.layers = [Linear(i, o, key=k, scale=s) for i, o, k, s in shapes]
 

@@ -1,14 +1,30 @@
 """What the rules share: one hyper-parameter spread over the list of leaves it acts on."""
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from metatower.core import Positive, Selector, names, pick, value
+from metatower.core import Constant, Positive, Selector, names, pick, value
+
+
+class PerLeaf(eqx.Module):
+    """One number per leaf that a rule moves, kept in one array `[leaf]`, or `[step, leaf]` under `per_step`.
+
+    One array rather than a list: the storeys above then have one leaf to move where they would have dozens, which
+    makes their programs much smaller.
+    """
+
+    numbers: PyTree
+    """An array, or a `Positive` or `Constant` of one."""
 
 
 def spread(hyper: PyTree, leaves: list[Array], name: str) -> list[Array | float]:
-    """One value of the hyper-parameter per leaf, from a single value or from a list aligned with the leaves."""
-    numbers = value(hyper)
+    """One value of the hyper-parameter per leaf, from a single value or from values aligned with the leaves."""
+    if isinstance(hyper, PerLeaf):
+        row = value(hyper.numbers)
+        numbers = [row[..., i] for i in range(row.shape[-1])]
+    else:
+        numbers = value(hyper)
     if not isinstance(numbers, list):
         return [numbers] * len(leaves)
     if len(numbers) != len(leaves):
@@ -27,8 +43,9 @@ def rates_for(
     steps: int | None = None,
     learn: Selector | None = None,
     overrides: tuple[tuple[Selector, float], ...] = (),
-) -> Positive:
-    """Learnable rates aligned with the leaves that a rule will move.
+    learned: bool = True,
+) -> PyTree:
+    """Rates aligned with the leaves that a rule will move, learned through their logarithms.
 
     Args:
         objective: what the rule descends on.
@@ -37,19 +54,20 @@ def rates_for(
         steps: if given, one set of rates per step, in a leading axis; wrap the rule in `per_step`.
         learn: the learner's selector, if it has one.
         overrides: pairs of a selector and another value to start from.
+        learned: False for rates that no storey learns.
 
     Returns:
-        A `Positive`, learned through logarithms; `Constant(value(...))` fixes it.
+        A `PerLeaf`, or a list with an array per leaf: what `sgd`, `momentum` and `adam` take as a rate.
     """
     if per not in ("leaf", "parameter"):
         raise ValueError(f"rates_for: expected per='leaf' or per='parameter', got {per!r}.")
+    wrap = Positive if learned else Constant
     starts = dict.fromkeys(names(objective, learn), rate)
     for selector, other in overrides:
         starts.update(dict.fromkeys(names(objective, selector), other))
     leading = () if steps is None else (steps,)
-    return Positive(
-        [
-            jnp.full(leading + (leaf.shape if per == "parameter" else ()), starts[name], leaf.dtype)
-            for name, leaf in zip(names(objective, learn), pick(objective, learn), strict=True)
-        ]
-    )
+    if per == "leaf":
+        row = jnp.asarray([starts[name] for name in names(objective, learn)])
+        return PerLeaf(wrap(jnp.broadcast_to(row, (*leading, len(row)))))
+    pairs = zip(names(objective, learn), pick(objective, learn), strict=True)
+    return wrap([jnp.full((*leading, *leaf.shape), starts[name], leaf.dtype) for name, leaf in pairs])

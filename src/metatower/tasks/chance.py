@@ -1,13 +1,14 @@
 """Random numbers for sampling tasks, cheap to draw and above all cheap to compile.
 
 XLA takes about four seconds to compile each batched use of JAX's own generator for a CPU (jax 0.10), and a tower has
-one for every draw on every storey. Keys are split by that generator as always, so every sample has a key of
-its own; only the numbers drawn *from* one sample's key are made here, by a keyed integer hash of their position.
+one for every draw on every storey. Every sample still has a key of its own (`core.keys`); only the numbers drawn *from* one sample's key are made here, by a keyed integer hash of their position.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from metatower.core.keys import mix
 
 
 def uniforms(key: PRNGKeyArray, *shapes: tuple[int, ...]) -> list[Float[Array, "..."]]:
@@ -15,9 +16,9 @@ def uniforms(key: PRNGKeyArray, *shapes: tuple[int, ...]) -> list[Float[Array, "
     sizes = [_size(shape) for shape in shapes]
     words = jax.random.key_data(key).reshape(-1)
     position = jnp.arange(sum(sizes), dtype=jnp.uint32)
-    bits = _mix(position * jnp.uint32(0x9E3779B9) + words[0] + jnp.uint32(0x7F4A7C15))
+    bits = mix(position * jnp.uint32(0x9E3779B9) + words[0] + jnp.uint32(0x7F4A7C15))
     for word in words[1:]:
-        bits = _mix(bits + word + jnp.uint32(0x9E3779B9))
+        bits = mix(bits + word + jnp.uint32(0x9E3779B9))
     numbers = (bits >> 8).astype(jnp.float32) * (1 / (1 << 24))
     out, start = [], 0
     for shape, size in zip(shapes, sizes, strict=True):
@@ -65,13 +66,6 @@ def shuffled(
     """As `distinct`, by sorting: faster where there are at most n, a few dozen, to choose from."""
     allowed = jnp.where(jnp.arange(chance.shape[-1]) < jnp.asarray(below)[..., None], chance, -1.0)
     return jax.lax.top_k(allowed, number)[1]
-
-
-def _mix(bits: UInt32[Array, " n"]) -> UInt32[Array, " n"]:
-    """The finaliser of MurmurHash3: every bit of the input flips every bit of the output half of the time."""
-    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
-    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
-    return bits ^ (bits >> 16)
 
 
 def _size(shape: tuple[int, ...]) -> int:

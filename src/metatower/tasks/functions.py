@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metatower.core import Task, Tasks
 from metatower.nets.supervised import Examples
+from metatower.tasks.chance import integer, uniforms
 
 Wave = Callable[[Array, Array, Array], Array]
 HALF_WIDTH = 5.0
@@ -67,11 +68,9 @@ class Sinusoids(Tasks):
         self.shots, self.queries = shots, queries
 
     def sample(self, key: PRNGKeyArray) -> Task:
-        key_amplitude, key_phase, key_x = jax.random.split(key, 3)
-        amplitude = _uniform(key_amplitude, self.amplitude)
-        phase = _uniform(key_phase, self.phase)
-        x = jax.random.uniform(key_x, (self.shots + self.queries, 1), minval=-HALF_WIDTH, maxval=HALF_WIDTH)
-        y = amplitude * jnp.sin(x - phase)
+        own, x = uniforms(key, (2,), (self.shots + self.queries, 1))
+        x = HALF_WIDTH * (2 * x - 1)
+        y = _between(self.amplitude, own[0]) * jnp.sin(x - _between(self.phase, own[1]))
         return Task(Examples(x[: self.shots], y[: self.shots]), Examples(x[self.shots :], y[self.shots :]))
 
 
@@ -95,15 +94,15 @@ class FunctionTasks(Tasks):
     queries: int = eqx.field(static=True)
 
     def sample(self, key: PRNGKeyArray) -> Task:
-        key_amplitude, key_frequency, key_bin, key_phase, key_x, key_noise = jax.random.split(key, 6)
-        amplitude = self.amplitude * _uniform(key_amplitude, jnp.array([0.8, 1.2]))
-        frequency = self.frequency * _uniform(key_frequency, jnp.array([0.95, 1.05]))
+        own, x, noise = uniforms(key, (4,), (self.shots + self.queries, 1), (self.shots, 1))
+        amplitude = self.amplitude * (0.8 + 0.4 * own[0])
+        frequency = self.frequency * (0.95 + 0.1 * own[1])
         # sixteen slices of the phase circle, dealt to the two pools in turn
-        phase = (2 * jax.random.randint(key_bin, (), 0, 8) + self.pool + jax.random.uniform(key_phase)) / 16
-        x = jax.random.uniform(key_x, (self.shots + self.queries, 1), minval=-HALF_WIDTH, maxval=HALF_WIDTH)
+        phase = (2 * integer(own[2], 8) + self.pool + own[3]) / 16
+        x = HALF_WIDTH * (2 * x - 1)
         waves = [lambda x, wave=WAVES[kind]: wave(x, frequency, phase) for kind in self.kinds]
         y = self.offset + amplitude * jax.lax.switch(self.kind, waves, x - self.shift)
-        noisy = y[: self.shots] + self.noise * jax.random.normal(key_noise, (self.shots, 1))
+        noisy = y[: self.shots] + self.noise * jax.scipy.special.ndtri(jnp.clip(noise, 1e-6, 1 - 1e-6))
         return Task(Examples(x[: self.shots], noisy), Examples(x[self.shots :], y[self.shots :]))
 
 
@@ -149,10 +148,10 @@ class FunctionFamily(Tasks):
         self.offset, self.shift, self.noise = jnp.asarray(offset), jnp.asarray(shift), jnp.asarray(noise)
 
     def sample(self, key: PRNGKeyArray) -> Task:
-        names = ("amplitude", "frequency", "offset", "shift", "noise")
-        key_kind, *keys = jax.random.split(key, 1 + len(names))
-        drawn = {name: _uniform(k, getattr(self, name)) for name, k in zip(names, keys, strict=True)}
-        kind = jax.random.randint(key_kind, (), 0, len(self.kinds))
+        bounds = {name: getattr(self, name) for name in ("amplitude", "frequency", "offset", "shift", "noise")}
+        (own,) = uniforms(key, (1 + len(bounds),))
+        kind = integer(own[0], len(self.kinds))
+        drawn = {name: _between(each, own[1 + i]) for i, (name, each) in enumerate(bounds.items())}
 
         def pool(number):
             return FunctionTasks(
@@ -162,5 +161,5 @@ class FunctionFamily(Tasks):
         return Task(pool(0), pool(1))
 
 
-def _uniform(key: PRNGKeyArray, bounds: Float[Array, "2"]) -> Float[Array, ""]:
-    return bounds[0] + (bounds[1] - bounds[0]) * jax.random.uniform(key, dtype=bounds.dtype)
+def _between(bounds: Float[Array, "2"], share: Float[Array, ""]) -> Float[Array, ""]:
+    return bounds[0] + (bounds[1] - bounds[0]) * share

@@ -2,9 +2,8 @@
 
 from jaxtyping import PRNGKeyArray
 
-import jax
-
 from metatower.core import Task, Tasks
+from metatower.core.keys import fork
 
 
 class Pooled(Tasks):
@@ -17,5 +16,5 @@ class Pooled(Tasks):
     family: Tasks
 
     def sample(self, key: PRNGKeyArray) -> Task:
-        key_member, key_task = jax.random.split(key)
+        key_member, key_task = fork(key, 2)
         return self.family.sample(key_member).support.sample(key_task)

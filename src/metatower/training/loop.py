@@ -96,7 +96,9 @@ def train(
         state = start(learner, seed) if state is None else own(state)
 
         def save():
-            if folder is not None and checkpoint.checkpoints(folder)[-1:] != [(done, folder / f"checkpoint-{done}")]:
+            if folder is None or log is None:
+                return
+            if checkpoint.checkpoints(folder)[-1:] != [(done, folder / f"checkpoint-{done}")]:
                 log.sync()
                 checkpoint.save(folder, state, step=done, seed=seed, config=config, keep=keep)
 
@@ -131,7 +133,7 @@ def train(
         return state
 
 
-def wait(array: Array) -> None:
+def wait(array: Any) -> None:
     """Waits for the device in small naps: inside JAX's own wait Python could not answer a second Ctrl-C."""
     nap = 1e-4
     while not array.is_ready():

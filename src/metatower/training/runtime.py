@@ -29,7 +29,8 @@ def setup() -> Path | None:
     if os.environ.get("METATOWER_NO_CACHE", "0") not in ("", "0"):
         jax.config.update("jax_compilation_cache_dir", None)
         return None
-    if jax.config.jax_compilation_cache_dir is None:
+    chosen = jax.config.values["jax_compilation_cache_dir"]
+    if chosen is None:
         try:
             # programs are of one machine: on another they would be refused, or worse
             folder = cache_folder() / "compiled" / machine()
@@ -38,10 +39,11 @@ def setup() -> Path | None:
                 return None
         except (OSError, RuntimeError):  # no such place, or no home
             return None
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        chosen = str(folder)
+        jax.config.update("jax_compilation_cache_dir", chosen)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    return Path(jax.config.jax_compilation_cache_dir)
+    return Path(chosen)
 
 
 def cache_folder() -> Path:

@@ -1,0 +1,280 @@
+"""The MAML-based meta-meta-learning loop: MAML itself is trained, on whole meta-training runs."""
+
+import dataclasses
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from metatower.core import Constant, Descend, Expected, Objective, State, Tasks, lift, names, pick, put, value
+from metatower.core.errors import UserError
+from metatower.evaluation.conclusion import Conclusion, Curves, Rates, Scores
+from metatower.evaluation.episodes import adaptation_scores, evaluate
+from metatower.evaluation.statistics import interval
+from metatower.recipes.base import Recipe
+from metatower.rules import adam, clip, per_step, rates_for, sgd
+from metatower.tasks.pooled import Pooled
+from metatower.training.loop import train
+from metatower.training.progress import Progress
+from metatower.training.store import load_arrays, save_arrays
+
+INNER_CLIP = OUTER_CLIP = 10.0
+TOP_CLIP = 1.0
+POOLED_WEIGHT_RATE, POOLED_RATE_RATE = 1e-3, 1e-2
+START = "start.safetensors"
+NOT_MOVED = 1e-12
+OURS = "optimised MAML"
+POOLED_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
+"""The outer rate of leaves that a baseline does not learn."""
+TUNING_SEED, SEARCH_SEED = 101, 202
+"""Added to the seed for the distributions on which baselines are tuned: of the training family, never held out."""
+
+
+@dataclass(frozen=True)
+class OptimisedMAML(Recipe):
+    """What the recipes of the loop share; a subclass gives the network and the family of distributions."""
+
+    distributions: int = 4
+    """Distributions per storey-2 step; on each, one fresh run of MAML."""
+    meta_steps: int = 10
+    """K: MAML's meta-steps on a distribution, in training and when judged."""
+    meta_batch: int = 8
+    """Tasks per meta-step."""
+    judged: int = 16
+    """Tasks of a distribution on which the result of a run is judged, in training."""
+    inner_steps: int = 3
+    """Gradient steps on one task."""
+    inner_rate: float = 0.1
+    """Where all inner rates start."""
+    outer_rate: float = 0.03
+    """Where all outer rates start."""
+    weight_rate: float = 3e-4
+    """Storey 2's Adam step size for the initial weights."""
+    rate_rate: float = 3e-2
+    """Storey 2's Adam step size for the logarithms of all rates."""
+    pooled_steps: int = 8000
+    """Steps of pooled MAML from which storey 2 starts."""
+    pooled_batch: int = 16
+    """Tasks per step of pooled MAML, each from a distribution of its own."""
+    pooled_extra: int = 8000
+    """Further steps of pooled MAML as a baseline, to give it at least the compute of storey 2."""
+    tuned_on: int = 20
+    """Training distributions on which the baselines are tuned."""
+    searched: int = 40
+    """Candidates of the random search over inner and outer rate."""
+    episodes: int = 100
+    """Held-out distributions to be judged on."""
+    final_judged: int = 64
+    """Tasks of a held-out distribution on which the result of a run is judged."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            least = 0 if field.name in ("seed", "steps", "pooled_steps", "pooled_extra") else 1
+            number = getattr(self, field.name)
+            if isinstance(number, int) and number < least:
+                raise UserError(f"{self.name}: expected {field.name} of at least {least}, got {number}.")
+            if isinstance(number, float) and number <= 0:
+                raise UserError(f"{self.name}: expected {field.name} above 0, got {number}.")
+
+    @abstractmethod
+    def objective(self, seed: int) -> Objective:
+        """The network and its loss, with fresh weights."""
+
+    @abstractmethod
+    def family(self, split: str) -> Tasks:
+        """The family of distributions for "train" or "test"."""
+
+    @property
+    @abstractmethod
+    def metric(self) -> str:
+        """What rates and baselines are chosen by: "loss" or "accuracy"."""
+
+    def maml(self, seed: int | None = None) -> Descend:
+        """Storey 0: MAML's adaptation, with a rate per layer and step."""
+        objective = self.objective(self.seed if seed is None else seed)
+        rates = rates_for(objective, self.inner_rate, steps=self.inner_steps)
+        return Descend(objective, clip(per_step(sgd(rates)), INNER_CLIP), steps=self.inner_steps)
+
+    def trainer(self, maml: Descend | None = None) -> Descend:
+        """Storey 1: one run of MAML on one distribution, with an outer rate per leaf."""
+        maml = self.maml() if maml is None else maml
+        rule = clip(sgd(rates_for(Expected(maml), self.outer_rate)), OUTER_CLIP)
+        return lift(maml, rule, batch=self.meta_batch, steps=self.meta_steps, judged=self.judged)
+
+    def learner(self) -> Descend:
+        trainer = self.trainer()
+        rates = rates_for(
+            Expected(trainer),
+            self.rate_rate,
+            overrides=((lambda objective: _maml_of(objective).objective, self.weight_rate),),
+            learned=False,
+        )
+        return lift(trainer, clip(adam(rates), TOP_CLIP), batch=self.distributions)
+
+    def data(self) -> Tasks:
+        return self.family("train")
+
+    def held_out(self) -> Tasks:
+        return self.family("test")
+
+    def artefact(self, learner: Descend, state: State) -> Descend:
+        return learner.result(state).learner
+
+    def begin(self, learner: Descend, folder: Path, show: Progress) -> Descend:
+        """The tower with the weights and inner rates of pooled MAML, from which storey 2 sets out."""
+        path, maml = folder / "baselines" / START, self.maml()
+        if not path.exists():
+            maml = self._pooled(self.pooled_steps, folder, show)
+            save_arrays(path, maml, {"recipe": self.name})
+        else:
+            maml, _ = load_arrays(path, maml)
+        return eqx.tree_at(_maml_of, learner, maml)
+
+    def _pooled(self, steps: int, folder: Path, show: Progress) -> Descend:
+        """MAML on the mixture of all training distributions; a longer run continues a shorter one."""
+        maml = self.maml()
+        weights = (lambda objective: objective.learner.objective, POOLED_WEIGHT_RATE)
+        rates = rates_for(Expected(maml), POOLED_RATE_RATE, overrides=(weights,), learned=False)
+        trainer = lift(maml, clip(adam(rates), OUTER_CLIP), batch=self.pooled_batch)
+        state = train(
+            trainer,
+            Pooled(self.data()),
+            steps=steps,
+            seed=self.seed,
+            folder=folder / "baselines" / "pooled",
+            config={n: v for n, v in self.options().items() if n not in ("steps", "pooled_steps", "pooled_extra")},
+            title="pooled MAML",
+            show=show,
+        )
+        return trainer.result(state).learner
+
+    def conclude(self, artefact: Descend, folder: Path, show: Progress) -> Conclusion:
+        start = self.begin(self.learner(), folder, show).objective.learner
+        pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
+        tuned, pooled_rate = self._tuned_pooled(pooled, show)
+        found, found_rates = self._random_search(show)
+        default = Descend(self.objective(self.seed), sgd(0.01), steps=self.inner_steps)
+        contestants = {
+            OURS: artefact,
+            "default MAML": lift(default, adam(1e-3), batch=self.meta_batch, steps=self.meta_steps),
+            "MAML, rates from random search": found,
+            "pooled MAML": dataclasses.replace(tuned, steps=0),
+            "pooled MAML + K": tuned,
+            "pooled MAML + 5K": dataclasses.replace(tuned, steps=5 * self.meta_steps),
+            "storey 2 frozen at its start": start,
+        }
+        conclusion = Conclusion(notes=self._notes(pooled_rate, found_rates))
+        for label, family in self.judged_on().items():
+            for name, learner in contestants.items():
+                scores = self._judge(learner, family, self.episodes, self.seed, show, f"judging: {name}{label}")
+                conclusion.add(name + label, scores, "distribution")
+            conclusion.compare(OURS + label, *(name + label for name in contestants if name != OURS))
+        conclusion.figures["runs"] = self._curves(
+            {name: contestants[name] for name in (OURS, "pooled MAML + K", "default MAML")}, show
+        )
+        conclusion.figures.update(self._rates(artefact))
+        return conclusion
+
+    def judged_on(self) -> dict[str, Tasks]:
+        """Held-out families by what is appended to the names of their rows."""
+        return {"": self.held_out()}
+
+    def _judge(self, learner, family, episodes: int, seed: int, show: Progress, title: str) -> Scores:
+        learner = dataclasses.replace(
+            learner, objective=dataclasses.replace(learner.objective, judged=self.final_judged)
+        )
+        return evaluate(learner, family, episodes=episodes, seed=seed, chunk=10, show=show, title=title)
+
+    def _with_rates(self, trainer: Descend, maml: Descend, outer: float, inner: float | None = None) -> Descend:
+        """The trainer with one outer rate for the weights, and inner rates that the run does not move."""
+        weights = len(pick(maml.objective))
+        learned = pick(maml)
+        if inner is not None:
+            learned = learned[:weights] + [jnp.full_like(x, np.log(inner)) for x in learned[weights:]]
+        rates = [jnp.log(jnp.asarray(outer if i < weights else NOT_MOVED)) for i in range(len(learned))]
+        return put(trainer, learned + rates)
+
+    def _tuned_pooled(self, pooled: Descend, show: Progress) -> tuple[Descend, float]:
+        """Pooled MAML as the start of a run, at the outer rate that is best on training distributions."""
+        trainer = self.trainer()
+        candidates = {rate: self._with_rates(trainer, pooled, rate) for rate in POOLED_RATES}
+        rate = self._best(candidates, TUNING_SEED, show, "rate of pooled MAML")
+        return candidates[rate], rate
+
+    def _random_search(self, show: Progress) -> tuple[Descend, tuple[float, float]]:
+        """MAML from fresh weights at the inner and outer rate that are best on training distributions."""
+        trainer, maml = self.trainer(), self.maml()
+        draws = 10 ** np.random.default_rng(self.seed).uniform((-3, -3), (0.3, 0.3), (self.searched, 2))
+        candidates = {tuple(rates): self._with_rates(trainer, maml, rates[1], rates[0]) for rates in draws.tolist()}
+        rates = self._best(candidates, SEARCH_SEED, show, "random search")
+        return candidates[rates], rates
+
+    def _best(self, candidates: dict, seed: int, show: Progress, title: str):
+        sign = 1 if self.metric == "loss" else -1
+        family = self.data()
+
+        def score(learner):
+            found = self._judge(learner, family, self.tuned_on, self.seed + seed, show, title)[self.metric].mean()
+            return sign * found if np.isfinite(found) else np.inf
+
+        return min(candidates, key=lambda each: score(candidates[each]))
+
+    def _curves(self, learners: dict[str, Descend], show: Progress) -> Curves:
+        """Loss or accuracy on held-out distributions after every meta-step of a fresh run."""
+        series = {}
+        for name, learner in learners.items():
+            objective = dataclasses.replace(learner.objective, judged=self.final_judged)
+            found = adaptation_scores(
+                dataclasses.replace(learner, objective=objective),
+                self.held_out(),
+                episodes=min(self.episodes, 40),
+                seed=self.seed,
+                steps=2 * self.meta_steps,
+                chunk=10,
+                show=show,
+                title=f"run by run: {name}",
+            )
+            series[name] = interval(found[self.metric])
+        return Curves(
+            f"MAML at work on a distribution that it has never seen: {self.metric} on fresh tasks of it after every "
+            f"meta-step. Storey 2 was trained for runs of {self.meta_steps}; what lies beyond is extrapolation.",
+            "meta-steps on the new distribution",
+            self.metric if self.metric == "accuracy" else "mean squared error",
+            series,
+            log=self.metric == "loss",
+        )
+
+    def _rates(self, artefact: Descend) -> dict[str, Rates]:
+        """Heat maps of the learned rates: inner per leaf and step, outer per leaf."""
+        maml = artefact.objective.learner
+        inner = np.stack([np.asarray(rate) for rate in value(maml.rule.rule.rule.rate)])
+        outer = np.stack([np.asarray(rate) for rate in value(artefact.rule.rule.rate)])
+        leaves = [_short(name) for name in names(maml.objective)]
+        moved = leaves + [f"inner rate of {leaf}" for leaf in leaves]
+        return {
+            "inner_rates": Rates(
+                "Inner rates that storey 2 has learned, per layer and inner step.",
+                tuple(leaves),
+                inner,
+                self.inner_rate,
+            ),
+            "outer_rates": Rates(
+                "Outer rates that storey 2 has learned: how far a meta-step moves each leaf of MAML.",
+                tuple(moved),
+                outer[:, None],
+                self.outer_rate,
+            ),
+        }
+
+
+def _maml_of(tree):
+    """Storey 0 of a storey-2 learner or objective."""
+    storey_1 = tree.objective.learner if hasattr(tree, "objective") else tree.learner
+    return storey_1.objective.learner
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("net.").replace("layers.", "layer ").replace(".", " ")

@@ -1,0 +1,53 @@
+"""The main job: the loop on families of pictures of letters."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import jax
+
+from metatower.core import Objective, Tasks
+from metatower.nets import MLP, Supervised, cross_entropy
+from metatower.recipes.optimised_maml import OptimisedMAML
+from metatower.tasks.glyph_families import glyph_family
+
+
+@dataclass(frozen=True)
+class OptimisedMAMLGlyphs(OptimisedMAML):
+    """A meta-meta-learner improves MAML on real pictures of letters. The main job, and the default.
+
+    In one distribution the five classes of a task are five letters; in another five angles, whatever the letters; in
+    a third five sizes, places or shades. One picture per class cannot tell which it is, but a few meta-steps on the
+    distribution can. Storey 2 trains MAML's initial weights, its inner rate per layer and step and its outer rate
+    per leaf, by what they do to fresh runs of MAML. It is judged on distributions of scripts, and of ranges of angle,
+    size, place and shade, that no training run has seen.
+    """
+
+    name: ClassVar[str] = "optimised-maml"
+
+    steps: int = 300
+    shots: int = 1
+    """Pictures per class to adapt to."""
+    queries: int = 3
+    """Pictures per class to be judged on."""
+    size: int = 14
+    """Pixels along a side."""
+    nuisance: float = 1.0
+    """How much everything varies that is not the class; 1 is the usual."""
+    hidden: tuple[int, ...] = (48, 48)
+    """Units of the hidden layers."""
+    fonts: Path | None = None
+    """A folder of further fonts (.ttf, .otf) to draw letters from."""
+
+    @property
+    def metric(self) -> str:
+        return "accuracy"
+
+    def objective(self, seed: int) -> Objective:
+        sizes = (self.size**2, *self.hidden, 5)
+        return Supervised(MLP(sizes, key=jax.random.key(seed), head_scale=0.3), cross_entropy)
+
+    def family(self, split: str) -> Tasks:
+        return glyph_family(
+            split, nuisance=self.nuisance, shots=self.shots, queries=self.queries, size=self.size, fonts=self.fonts
+        )
