@@ -1,7 +1,5 @@
 """Faults are planted at a known storey, step, task and leaf; `locate` must name exactly these."""
 
-import dataclasses
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,8 +7,9 @@ import pytest
 from jaxtyping import Array, Float, Int
 
 import metatower as mt
-from metatower.core import Learner, Objective, Task, Tasks, run
-from metatower.core.forensics import first_bad, locate
+from metatower.core import Learner, Objective, Task, Tasks
+from metatower.core.forensics import first_bad, locate, numbers_of
+from metatower.core.gradient import score
 from metatower.gradients import Evolution, FirstOrder, ForwardMode
 
 KEY = jax.random.key(5)
@@ -70,7 +69,7 @@ def test_storey_1_names_the_task_and_the_inner_step(gradient):
     top = mt.lift(inner(), mt.sgd(0.1), batch=16, gradient=gradient)
     state, tasks = top.start(key=KEY), Targets(jnp.ones(()), jnp.array(3))
     _, loss_key = top.scored(state, key=KEY)
-    task_keys = [jax.random.split(key)[0] for key in jax.random.split(loss_key, 16)]
+    task_keys = [run.task_key for run in top.objective.runs(tasks, key=loss_key)]
     expected = bad_tasks(task_keys, 3)
     assert 0 < len(expected) < 16, "the test needs a bad task that is not alone"
     fault = locate(top, state, tasks, KEY)
@@ -82,6 +81,27 @@ def test_storey_1_names_the_task_and_the_inner_step(gradient):
     assert f"storey 0, step 2 on task {expected[0]} (key 0x" in str(fault)
 
 
+class Spy(Learner):
+    """Another learner, and the keys that its steps were given."""
+
+    of: Learner
+    keys: list = eqx.field(static=True)
+
+    @property
+    def steps(self):
+        return self.of.steps
+
+    def start(self, *, key):
+        return self.of.start(key=key)
+
+    def step(self, state, data, *, key):
+        self.keys.append(key)
+        return state
+
+    def loss(self, state, data, *, key):
+        return jnp.zeros(()), {}
+
+
 def test_storey_2_names_the_whole_trail():
     one = mt.lift(inner(), mt.sgd(0.01), batch=4, steps=3)
     top = mt.lift(one, mt.sgd(0.1), batch=3)
@@ -91,15 +111,17 @@ def test_storey_2_names_the_whole_trail():
     assert [place.storey for place in fault.trail] == [1, 0]
     outer, deepest = fault.trail
     assert deepest.step == 2
-    # done by hand: the task of the outer trail, and the keys that its run uses
-    runs = list(top.result(state).runs(family, key=KEY))
-    first = runs[outer.task]
-    assert outer.key == tuple(int(x) for x in jax.random.key_data(first.task_key))
-    key_adapt, _ = jax.random.split(first.key)
-    _, key_steps = jax.random.split(key_adapt)
-    step_key = jax.random.split(key_steps, 3)[outer.step]
-    task_keys = [jax.random.split(key)[0] for key in jax.random.split(step_key, 4)]
-    assert bad_tasks(task_keys, 3)[0] == deepest.task
+    # the first run of the outer trail, done by the library with a learner that notes its keys
+    first = list(top.result(state).runs(family, key=KEY))[outer.task]
+    assert outer.key == numbers_of(first.task_key)
+    spy = Spy(one, [])
+    with jax.disable_jit():
+        score(spy, family.sample(first.task_key), key=first.key)
+    keys = [[run.task_key for run in one.objective.runs(family, key=key)] for key in spy.keys]
+    bad = [bad_tasks(each, 3) for each in keys]
+    assert outer.step == next(i for i, each in enumerate(bad) if each)
+    assert deepest.task == bad[outer.step][0]
+    assert deepest.key == numbers_of(keys[outer.step][deepest.task])
     assert "; inside storey 1, step" in str(fault)
 
 
@@ -187,9 +209,5 @@ def test_runs_are_the_loss():
     objective = top.objective
     scores = [run.score()[0] for run in objective.runs(tasks, key=KEY)]
     assert jnp.allclose(jnp.mean(jnp.stack(scores)), objective.loss(tasks, key=KEY)[0])
-    one = next(iter(objective.runs(tasks, key=KEY)))
-    key_adapt, key_query = jax.random.split(one.key)
-    task = tasks.sample(one.task_key)
-    state = run(one.learner, task.support, key=key_adapt)
-    assert jnp.allclose(one.learner.loss(state, task.query, key=key_query)[0], scores[0])
-    assert dataclasses.is_dataclass(one)
+    for each, value in zip(objective.runs(tasks, key=KEY), scores, strict=True):
+        assert jnp.allclose(score(each.learner, tasks.sample(each.task_key), key=each.key)[0], value)

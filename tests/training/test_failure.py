@@ -34,8 +34,8 @@ def test_stops_before_the_bad_step_and_says_where(towers, tmp_path, monkeypatch,
 
     # found by hand: the first step with a bad task among its two
     def tasks(i):
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(1), i), 2)
-        return [bool(jnp.isinf(data.sample(jax.random.split(key)[0]).support.y).any()) for key in keys]
+        runs = learner.objective.runs(data, key=jax.random.fold_in(jax.random.key(1), i))
+        return [bool(jnp.isinf(data.sample(run.task_key).support.y).any()) for run in runs]
 
     step = next(i for i in range(500) if any(tasks(i)))
     assert step > 3
