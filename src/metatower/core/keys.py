@@ -1,8 +1,8 @@
 """Keys out of keys, cheap to compile.
 
 A tower derives keys on every storey, under `vmap`, in forward and backward passes. JAX's own `split` is a batched
-threefry each time, which XLA takes seconds to compile for a CPU (jax 0.10); this one is a handful of operations. Numbers
-that are *drawn* from a key still come from its own generator.
+threefry each time, which XLA takes seconds to compile for a CPU (jax 0.10); this one is a handful of operations.
+Numbers that are *drawn* from a key still come from its own generator.
 """
 
 import jax

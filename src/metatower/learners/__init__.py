@@ -11,6 +11,7 @@ from metatower.learners.anil import anil as anil
 from metatower.learners.fomaml import fomaml as fomaml
 from metatower.learners.maml import maml as maml
 from metatower.learners.meta_sgd import meta_sgd as meta_sgd
+from metatower.learners.nearest import NearestNeighbour as NearestNeighbour
 from metatower.learners.reptile import reptile as reptile
 
 LEARNERS: dict[str, Callable[..., Descend]] = {

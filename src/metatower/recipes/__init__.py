@@ -4,12 +4,18 @@ import difflib
 
 from metatower.core.errors import UserError
 from metatower.recipes.base import Recipe as Recipe
+from metatower.recipes.maml_glyphs import MAMLGlyphs
 from metatower.recipes.maml_sinusoid import MAMLSinusoid
+from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
+from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
 
 DEFAULT = "optimised-maml"
 """What `metatower train` runs when no recipe is named."""
 
 RECIPES: dict[str, type[Recipe]] = {
+    "optimised-maml": OptimisedMAMLGlyphs,
+    "optimised-maml-functions": OptimisedMAMLFunctions,
+    "maml-glyphs": MAMLGlyphs,
     "maml-sinusoid": MAMLSinusoid,
 }
 """Every recipe by its name on the command line."""

@@ -24,7 +24,7 @@ from metatower.training.loop import train
 from metatower.training.progress import Progress
 
 CURVE_STEPS = 10
-RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)
+RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 TUNING_TASKS = 200
 
 

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from metatower.core import Constant, Descend, Expected, Objective, State, Tasks, lift, names, pick, put, value
+from metatower.core import Descend, Expected, Objective, Selector, State, Tasks, Unrolled, lift, names, pick, put, value
 from metatower.core.errors import UserError
 from metatower.evaluation.conclusion import Conclusion, Curves, Rates, Scores
 from metatower.evaluation.episodes import adaptation_scores, evaluate
@@ -21,9 +21,9 @@ from metatower.training.loop import train
 from metatower.training.progress import Progress
 from metatower.training.store import load_arrays, save_arrays
 
-INNER_CLIP = OUTER_CLIP = 10.0
-TOP_CLIP = 1.0
-POOLED_WEIGHT_RATE, POOLED_RATE_RATE = 1e-3, 1e-2
+INNER_CLIP, OUTER_CLIP, TOP_CLIP = 10.0, 1.0, 1.0
+"""Global norms that gradients are scaled down to on storeys 0, 1 and 2."""
+POOLED_WEIGHT_RATE, POOLED_RATE_RATE, POOLED_CLIP = 1e-3, 1e-2, 10.0
 START = "start.safetensors"
 NOT_MOVED = 1e-12
 OURS = "optimised MAML"
@@ -92,17 +92,24 @@ class OptimisedMAML(Recipe):
     def metric(self) -> str:
         """What rates and baselines are chosen by: "loss" or "accuracy"."""
 
-    def maml(self, seed: int | None = None) -> Descend:
-        """Storey 0: MAML's adaptation, with a rate per layer and step."""
-        objective = self.objective(self.seed if seed is None else seed)
-        rates = rates_for(objective, self.inner_rate, steps=self.inner_steps)
-        return Descend(objective, clip(per_step(sgd(rates)), INNER_CLIP), steps=self.inner_steps)
+    @property
+    def adapted(self) -> Selector | None:
+        """Which leaves of the objective move on a task; all if None. The storeys above learn all in any case."""
+        return None
 
-    def trainer(self, maml: Descend | None = None) -> Descend:
+    def maml(self) -> Descend:
+        """Storey 0: MAML's adaptation, with a rate per layer and step."""
+        objective = self.objective(self.seed)
+        rates = rates_for(objective, self.inner_rate, steps=self.inner_steps, learn=self.adapted)
+        return Descend(objective, clip(per_step(sgd(rates)), INNER_CLIP), self.inner_steps, learn=self.adapted)
+
+    def trainer(self) -> Descend:
         """Storey 1: one run of MAML on one distribution, with an outer rate per leaf."""
-        maml = self.maml() if maml is None else maml
+        maml = self.maml()
         rule = clip(sgd(rates_for(Expected(maml), self.outer_rate)), OUTER_CLIP)
-        return lift(maml, rule, batch=self.meta_batch, steps=self.meta_steps, judged=self.judged)
+        return lift(
+            maml, rule, batch=self.meta_batch, steps=self.meta_steps, judged=self.judged, gradient=Unrolled(remat=False)
+        )
 
     def learner(self) -> Descend:
         trainer = self.trainer()
@@ -112,7 +119,8 @@ class OptimisedMAML(Recipe):
             overrides=((lambda objective: _maml_of(objective).objective, self.weight_rate),),
             learned=False,
         )
-        return lift(trainer, clip(adam(rates), TOP_CLIP), batch=self.distributions)
+        top = clip(adam(rates), TOP_CLIP)
+        return lift(trainer, top, batch=self.distributions, gradient=Unrolled(remat=False))
 
     def data(self) -> Tasks:
         return self.family("train")
@@ -138,7 +146,7 @@ class OptimisedMAML(Recipe):
         maml = self.maml()
         weights = (lambda objective: objective.learner.objective, POOLED_WEIGHT_RATE)
         rates = rates_for(Expected(maml), POOLED_RATE_RATE, overrides=(weights,), learned=False)
-        trainer = lift(maml, clip(adam(rates), OUTER_CLIP), batch=self.pooled_batch)
+        trainer = lift(maml, clip(adam(rates), POOLED_CLIP), batch=self.pooled_batch)
         state = train(
             trainer,
             Pooled(self.data()),
@@ -190,12 +198,11 @@ class OptimisedMAML(Recipe):
 
     def _with_rates(self, trainer: Descend, maml: Descend, outer: float, inner: float | None = None) -> Descend:
         """The trainer with one outer rate for the weights, and inner rates that the run does not move."""
-        weights = len(pick(maml.objective))
-        learned = pick(maml)
+        learned, weights = pick(maml), len(pick(maml.objective))
         if inner is not None:
-            learned = learned[:weights] + [jnp.full_like(x, np.log(inner)) for x in learned[weights:]]
-        rates = [jnp.log(jnp.asarray(outer if i < weights else NOT_MOVED)) for i in range(len(learned))]
-        return put(trainer, learned + rates)
+            learned[weights:] = [jnp.full_like(x, np.log(inner)) for x in learned[weights:]]
+        rates = [outer if i < weights else NOT_MOVED for i in range(len(learned))]
+        return put(trainer, [*learned, jnp.log(jnp.asarray(rates))])
 
     def _tuned_pooled(self, pooled: Descend, show: Progress) -> tuple[Descend, float]:
         """Pooled MAML as the start of a run, at the outer rate that is best on training distributions."""
@@ -250,20 +257,20 @@ class OptimisedMAML(Recipe):
     def _rates(self, artefact: Descend) -> dict[str, Rates]:
         """Heat maps of the learned rates: inner per leaf and step, outer per leaf."""
         maml = artefact.objective.learner
-        inner = np.stack([np.asarray(rate) for rate in value(maml.rule.rule.rule.rate)])
-        outer = np.stack([np.asarray(rate) for rate in value(artefact.rule.rule.rate)])
-        leaves = [_short(name) for name in names(maml.objective)]
-        moved = leaves + [f"inner rate of {leaf}" for leaf in leaves]
+        inner = np.asarray(value(maml.rule.rule.rule.rate.numbers)).T
+        outer = np.asarray(value(artefact.rule.rule.rate.numbers))
+        moved = [_short(name) for name in names(maml.objective)]
+        adapted = [_short(name) for name in names(maml.objective, self.adapted)]
         return {
             "inner_rates": Rates(
                 "Inner rates that storey 2 has learned, per layer and inner step.",
-                tuple(leaves),
+                tuple(adapted),
                 inner,
                 self.inner_rate,
             ),
             "outer_rates": Rates(
                 "Outer rates that storey 2 has learned: how far a meta-step moves each leaf of MAML.",
-                tuple(moved),
+                (*moved, "inner rates"),
                 outer[:, None],
                 self.outer_rate,
             ),

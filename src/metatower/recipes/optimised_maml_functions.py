@@ -16,9 +16,9 @@ class OptimisedMAMLFunctions(OptimisedMAML):
     """A meta-meta-learner improves MAML on families of functions.
 
     A distribution is a kind of function (sinusoid, triangle or square wave) with an amplitude, a frequency, an offset,
-    a shift and a noise of its own; its tasks differ in phase. Storey 2 trains MAML's initial weights, its inner
-    rate per layer and step and its outer rate per leaf, by what they do to fresh runs of ten meta-steps. It is judged on
-    fresh distributions, and on kinds of function that no training run has seen (sawtooth and bumps).
+    a shift and a noise of its own; its tasks differ in phase. Storey 2 trains MAML's initial weights, its inner rate
+    per layer and step and its outer rate per leaf, by what they do to fresh runs of ten meta-steps. It is judged on fresh
+    distributions, and on kinds of function that no training run has seen (sawtooth and bumps).
     """
 
     name: ClassVar[str] = "optimised-maml-functions"
