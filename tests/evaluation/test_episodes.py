@@ -6,6 +6,7 @@ import pytest
 
 from metatower import Descend, Learner, Task, Tasks, adam, lift, sgd
 from metatower.core.errors import UserError
+from metatower.core.keys import fork
 from metatower.evaluation.episodes import Fixed, adaptation_curve, adaptation_scores, episode_keys, evaluate
 from metatower.nets import MLP, Supervised, squared_error
 from metatower.tasks.functions import Sinusoids
@@ -41,7 +42,7 @@ def maml(steps=1):
 
 def test_known_answers():
     keys = episode_keys(3, 0, 5)
-    centres = np.array([jax.random.normal(jax.random.split(key, 3)[0]) for key in keys])
+    centres = np.array([jax.random.normal(fork(key, 3)[0]) for key in keys])
     found = evaluate(Halver(), Centre(), episodes=5, seed=3)
     np.testing.assert_allclose(found["loss"], (centres / 4) ** 2, rtol=1e-5)
     np.testing.assert_allclose(found["distance"], np.abs(centres) / 4, rtol=1e-5)

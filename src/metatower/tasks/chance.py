@@ -1,7 +1,8 @@
 """Random numbers for sampling tasks, cheap to draw and above all cheap to compile.
 
 XLA takes about four seconds to compile each batched use of JAX's own generator for a CPU (jax 0.10), and a tower has
-one for every draw on every storey. Every sample still has a key of its own (`core.keys`); only the numbers drawn *from* one sample's key are made here, by a keyed integer hash of their position.
+one for every draw on every storey. Every sample still has a key of its own (`core.keys`); the numbers drawn *from* one
+sample's key are made here, by a keyed integer hash of their position.
 """
 
 import jax
