@@ -177,14 +177,14 @@ class Conclusion:
         return conclusion
 
 
-_KINDS = {
+_KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (Result, Paired, Interval, Curves, Rates, FunctionTask, Functions, Images, Conclusion)
 }
 
 
 def _encode(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         content = {each.name: _encode(getattr(value, each.name)) for each in dataclasses.fields(value)}
         return {"is": type(value).__name__, **content}
     if isinstance(value, dict):

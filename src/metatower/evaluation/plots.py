@@ -243,7 +243,8 @@ def images(data: Images) -> Figure:
         0.62 * (shots + queries + 1), 0.7 * len(classes) + 0.35, len(classes), shots + queries + 1,
         width_ratios=[1] * shots + [0.4] + [1] * queries,
     )  # fmt: skip
-    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.02, hspace=0.02)
+    room = (0, 0, 1, 1 - 0.2 / figure.get_figheight())  # for the words above
+    figure.set_layout_engine("constrained", w_pad=0.015, h_pad=0.015, wspace=0.02, hspace=0.02, rect=room)
     for ax in axes.flat:
         ax.set_axis_off()
     for row, c in enumerate(classes):
@@ -263,7 +264,6 @@ def images(data: Images) -> Figure:
     for ax, words in ((axes[0, 0], "shown"), (axes[0, shots + 1], "asked (green: right, red: wrong)")):
         # no part of the layout, which would widen the column to the words
         ax.text(0, 1.08, words, transform=ax.transAxes, size=8, va="bottom").set_in_layout(False)
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.2 / figure.get_figheight()))
     return figure
 
 

@@ -1,6 +1,7 @@
 """Means with intervals: what every printed number is made of."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -13,11 +14,11 @@ HIGHER_IS_BETTER = ("accuracy",)
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its confidence interval; numbers, or arrays of equal shape for a curve."""
+    """A mean with its confidence interval; floats, or arrays of equal shape for a curve."""
 
-    mean: float | np.ndarray
-    lo: float | np.ndarray
-    hi: float | np.ndarray
+    mean: Any
+    lo: Any
+    hi: Any
     n: int
     """How many independent units were averaged."""
 

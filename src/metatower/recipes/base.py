@@ -40,7 +40,7 @@ class Recipe(ABC):
     def data(self) -> Tasks:
         """What the top storey's steps sample from."""
 
-    def begin(self, learner: Learner, folder: Path, show: Progress) -> Learner:
+    def begin(self, learner: Any, folder: Path, show: Progress) -> Learner:
         """`self.learner()` as training starts from it, where that takes a training of its own first.
 
         It is called again when a run is continued, so what takes long must be kept in `folder / "baselines"`.
@@ -49,7 +49,7 @@ class Recipe(ABC):
         return learner
 
     @abstractmethod
-    def artefact(self, learner: Learner, state: State) -> Learner:
+    def artefact(self, learner: Any, state: State) -> Learner:
         """The learner worth keeping, given `self.learner()` and a state of it.
 
         Pure: `metatower.load` calls it with a state of shapes only.
@@ -60,7 +60,7 @@ class Recipe(ABC):
         """What the artefact is judged on: tasks of its own storey that no training step has sampled."""
 
     @abstractmethod
-    def conclude(self, artefact: Learner, folder: Path, show: Progress) -> Conclusion:
+    def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
         """The artefact and its baselines, judged on `held_out`.
 
         Baselines that need training do it in folders of their own, `folder / "baselines" / <name>`, so that a run

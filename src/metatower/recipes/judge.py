@@ -77,12 +77,12 @@ def judge(
     takes = _takes(learner, recipe.held_out())
     if ways is not None and takes.ways is None:
         raise UserError("--ways is for models that tell classes apart; this one predicts numbers.")
-    if ways is not None and ways > takes.ways:
+    if ways is not None and takes.ways is not None and ways > takes.ways:
         raise UserError(
             f"This model tells {takes.ways} classes apart, and {ways} ways were asked for. Ask for at most "
             f"{takes.ways}, or train one with more."
         )
-    given = {"ways": ways, "shots": shots, "queries": queries}
+    given: dict[str, Any] = {"ways": ways, "shots": shots, "queries": queries}
     given = {name: number for name, number in given.items() if number is not None}
     try:
         source, unit, words = _source(tasks, dataclasses.replace(takes, **given), recipe, given, seed)
@@ -172,17 +172,20 @@ def _pictures(name: str, takes: Takes) -> tuple[Tasks, str, str]:
     if len(takes.shape) != 2:
         raise UserError(f"This model takes colour pictures, and {name} are grey. Give yours with --tasks folder:PATH.")
     scripts = ", ".join(SPLITS["test"])
-    layout = {"ways": takes.ways, "shots": takes.shots, "queries": takes.queries, "size": size}
+    layout: dict[str, Any] = {"ways": takes.ways, "shots": takes.shots, "queries": takes.queries}
     if name == "glyph-families":
-        family = glyph_family("test", **layout)
+        family = glyph_family("test", size=size, **layout)
         words = f"Glyph tasks from the scripts {scripts}; what counts as the class belongs to the distribution."
         return (family, "distribution", words) if takes.height else (Pooled(family), "task", f"{words} Mixed.")
     if takes.height and name == "glyphs":
-        return script_family("test", **layout), "distribution", f"Letters of one script of {scripts}, in one transform."
+        return (
+            script_family("test", size=size, **layout),
+            "distribution",
+            f"Letters of one script of {scripts}, in one transform.",
+        )
     if takes.height:
         words = "Omniglot's 20 evaluation alphabets: a distribution is the letters of one alphabet in one transform."
-        return alphabet_family("test", **layout), "distribution", words
-    del layout["size"]
+        return alphabet_family("test", size=size, **layout), "distribution", words
     if name == "glyphs":
         letters = glyphs().select(SPLITS["test"], min_fonts=takes.shots + takes.queries)
         episodes = Episodes(resized(letters.images, size), letters.count, **layout)
@@ -200,14 +203,15 @@ def _own_pictures(folder: Path, takes: Takes, queries_given: bool, seed: int) ->
     queries = takes.queries
     if not queries_given and counts.min() > takes.shots:
         queries = min(queries, int(counts.min()) - takes.shots)
-    layout = {"ways": takes.ways, "shots": takes.shots, "queries": queries}
+    layout: dict[str, Any] = {"ways": takes.ways, "shots": takes.shots, "queries": queries}
     where = f"{len(images):,} pictures of {len(names)} classes in {folder}, resized to {takes.size} x {takes.size}"
     if not takes.height:
         return from_arrays(images, labels, names=names, **layout), "task", f"{where}."
-    if len(names) < 2 * takes.ways:
+    least = 2 * layout["ways"]
+    if len(names) < least:
         raise UserError(
             f"A model of storey 1 is run on some classes and judged on others: {takes.ways} ways need at least "
-            f"{2 * takes.ways} classes, and {folder} has {len(names)}. Ask for fewer ways, or add classes."
+            f"{least} classes, and {folder} has {len(names)}. Ask for fewer ways, or add classes."
         )
     order = np.random.default_rng(seed).permutation(len(names))
     parts = []

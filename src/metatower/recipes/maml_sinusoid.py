@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -71,14 +71,14 @@ class MAMLSinusoid(Recipe):
     def data(self) -> Sinusoids:
         return Sinusoids(self.shots, self.shots)
 
-    def artefact(self, learner: Descend, state: State) -> Learner:
+    def artefact(self, learner: Any, state: State) -> Learner:
         return learner.result(state).learner
 
     def held_out(self) -> Sinusoids:
         # more points to be judged on than in training: the same mean, with less noise
         return Sinusoids(self.shots, 100)
 
-    def conclude(self, artefact: Descend, folder: Path, show: Progress) -> Conclusion:
+    def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
         pretrained = self._pretrained(folder, show)
         learners = {
             "MAML": (artefact, (self.inner_rate,)),
@@ -127,7 +127,8 @@ class MAMLSinusoid(Recipe):
             title="baseline: pretraining",
             show=show,
         )
-        return trainer.result(state).learner
+        pretrained: Any = trainer.result(state)
+        return pretrained.learner
 
     def _scores(
         self, learner: Descend, rate: float, stream: int, episodes: int, show: Progress, title: str
@@ -174,7 +175,7 @@ class MAMLSinusoid(Recipe):
             return [line[:, 0] for line in lines], {name: y[:, 0] for name, y in guesses.items()}
 
         drawn = [jax.device_get(sample(artefact, pretrained, key)) for key in episode_keys(2 * self.seed, 0, 3)]
-        tasks = tuple(FunctionTask(*lines, predictions) for lines, predictions in drawn)
+        tasks = tuple(FunctionTask(*lines, predictions=predictions) for lines, predictions in drawn)
         return Functions(f"Three fresh waves, and what the network makes of {self.shots} points of each.", tasks)
 
     def _notes(self) -> list[str]:
