@@ -7,22 +7,27 @@ Numbers that are *drawn* from a key still come from its own generator.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key, PRNGKeyArray, UInt32
+from jaxtyping import Array, Int, Key, PRNGKeyArray, UInt32
 
 
 def fork(key: PRNGKeyArray, number: int) -> Key[Array, " number"]:
-    """`number` keys, as `jax.random.split` gives, by a keyed integer hash of their position.
+    """`number` keys out of one, as `jax.random.split` gives. Use `key` for nothing else."""
+    return fork_at(key, jnp.arange(number))
+
+
+def fork_at(key: PRNGKeyArray, position: Int[Array, "*shape"]) -> Key[Array, "*shape"]:
+    """The keys at these positions of `fork`, however many there are: by a keyed integer hash of the position.
 
     For every position the map from key to key is a bijection (a Feistel network of MurmurHash3's finaliser), so
-    different keys never meet at the same position. Use `key` for nothing else.
+    different keys never meet at the same position.
     """
     words = jax.random.key_data(key)
     if words.shape != (2,):  # another generator than the default: its own way
-        return jax.random.split(key, number)
-    left, right = jnp.broadcast_to(words[0], (number,)), jnp.broadcast_to(words[1], (number,))
-    position = (jnp.arange(number, dtype=jnp.uint32) + jnp.uint32(1)) * jnp.uint32(0x9E3779B9)
+        return jnp.vectorize(lambda i: jax.random.fold_in(key, i))(position)
+    left, right = jnp.broadcast_to(words[0], position.shape), jnp.broadcast_to(words[1], position.shape)
+    salt = (position.astype(jnp.uint32) + jnp.uint32(1)) * jnp.uint32(0x9E3779B9)
     for constant in (0x7F4A7C15, 0x94D049BB, 0xBF58476D, 0x2545F491):
-        left, right = right, left + mix(right ^ (position + jnp.uint32(constant)))
+        left, right = right, left + mix(right ^ (salt + jnp.uint32(constant)))
     return jax.random.wrap_key_data(jnp.stack([left, right], axis=-1), impl=jax.random.key_impl(key))
 
 

@@ -1,6 +1,7 @@
 """Judging a learner on tasks that it has not learned from; the same code at every storey."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Iterable
 
 import equinox as eqx
 import jax
@@ -8,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PRNGKeyArray, UInt32
 
-from metatower.core import Learner, Metrics, Task, Tasks
+from metatower.core import Learner, Metrics, State, Task, Tasks
 from metatower.core.errors import UserError
-from metatower.core.keys import fork
+from metatower.core.keys import fork, fork_at
 from metatower.evaluation.statistics import Interval, interval
 from metatower.training.progress import Progress, Silent
 
@@ -60,14 +61,17 @@ def evaluate(
         tasks: what it is judged on; at storey 2 its tasks are pairs of `Tasks`.
         episodes: how many.
         seed: chooses the episodes.
-        chunk: episodes worked on at the same time; 50 for learners of tasks and 4 above if None.
+        chunk: episodes worked on at the same time; 50 for learners of tasks and 10 above if None.
         show: how progress is shown; silent if None.
         title: the name of this job there.
 
     Returns:
         "loss" and every metric, each `[episodes]`.
     """
-    return _in_chunks(_scores, learner, tasks, episodes, seed, chunk, show or Silent(), title)
+    found = scores_after(
+        learner, tasks, (learner.steps,), episodes=episodes, seed=seed, chunk=chunk, show=show, title=title
+    )
+    return {name: values[:, 0] for name, values in found.items()}
 
 
 def adaptation_scores(
@@ -91,7 +95,62 @@ def adaptation_scores(
     """
     if steps < 0:
         raise UserError(f"Expected at least 0 steps, got {steps}.")
-    return _in_chunks(_curves, learner, tasks, episodes, seed, chunk, show or Silent(), title, steps)
+    return scores_after(
+        learner, tasks, range(steps + 1), episodes=episodes, seed=seed, chunk=chunk, show=show, title=title
+    )
+
+
+def scores_after(
+    learner: Learner,
+    tasks: Tasks,
+    after: Iterable[int],
+    *,
+    episodes: int,
+    seed: int,
+    chunk: int | None = None,
+    show: Progress | None = None,
+    title: str = "evaluating",
+) -> dict[str, np.ndarray]:
+    """Query loss and metrics of each episode of `evaluate` after so many steps of adaptation each.
+
+    The steps are taken from the host: one compiled step and one compiled judgement serve runs of any length, which
+    matters where a step is a whole storey and takes long to compile.
+
+    Args:
+        after: numbers of steps, ascending; other arguments as in `evaluate`.
+
+    Returns:
+        "loss" and every metric, each `[episodes, len(after)]`.
+    """
+    wanted = list(after)
+    if episodes < 1:
+        raise UserError(f"Expected at least one episode, got {episodes}.")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"Expected a seed from 0 to 2**32 - 1, got {seed}.")
+    show = show or Silent()
+    chunk = min(episodes, chunk or (50 if learner.height == 0 else 10))
+    if any(field.name == "steps" for field in dataclasses.fields(learner)):
+        # the host counts the steps: learners that differ in this number only share their programs
+        learner = dataclasses.replace(learner, steps=1)
+    pieces = []
+    show.start(title, episodes)
+    try:
+        for first in range(0, episodes, chunk):
+            # a last, partly filled chunk is computed in full and cut off: one shape, one compilation
+            keys = episode_keys(seed, first, chunk)
+            state, judged = _begin(learner, keys), []
+            for step in range(wanted[-1] + 1):
+                if step in wanted:
+                    judged.append(jax.device_get(_judge(learner, tasks, keys, state)))
+                if step < wanted[-1]:
+                    state = _step(learner, tasks, keys, state, jnp.uint32(step))
+            piece = {name: np.stack([each[name] for each in judged], axis=1) for name in judged[0]}
+            pieces.append(piece)
+            shown = {name: float(np.mean(values[:, -1])) for name, values in piece.items() if name in _SHOWN}
+            show.advance(min(chunk, episodes - first), **shown)
+    finally:
+        show.finish()
+    return {name: np.concatenate([piece[name] for piece in pieces])[:episodes] for name in pieces[0]}
 
 
 def adaptation_curve(learner: Learner, tasks: Tasks, **how) -> dict[str, Interval]:
@@ -103,75 +162,33 @@ def adaptation_curve(learner: Learner, tasks: Tasks, **how) -> dict[str, Interva
     return {name: interval(values) for name, values in adaptation_scores(learner, tasks, **how).items()}
 
 
-def _score(learner: Learner, tasks: Tasks, key: PRNGKeyArray) -> Metrics:
-    key_task, key_adapt, key_query = fork(key, 3)
-    task = tasks.sample(key_task)
-    loss, metrics = learner.loss(learner.adapt(task.support, key=key_adapt), task.query, key=key_query)
-    return {**metrics, "loss": loss}
+# The learner, the tasks and the keys are arguments, not constants of the programs: one compilation serves all
+# learners and all distributions of the same structure. Keys are used as `run` uses them, so that the state after
+# `learner.steps` steps is that of `learner.adapt`.
 
 
-def _curve(learner: Learner, tasks: Tasks, steps: int, key: PRNGKeyArray) -> Metrics:
-    key_task, key_adapt, key_query = fork(key, 3)
-    task = tasks.sample(key_task)
-    key_start, key_steps = fork(key_adapt, 2)
-    state = learner.start(key=key_start)
+@eqx.filter_jit
+def _begin(learner: Learner, keys: Key[Array, " episode"]) -> State:
+    return jax.vmap(lambda key: learner.start(key=fork(fork(key, 3)[1], 2)[0]))(keys)
 
-    def judge(state):
-        loss, metrics = learner.loss(state, task.query, key=key_query)
+
+@eqx.filter_jit
+def _step(
+    learner: Learner, tasks: Tasks, keys: Key[Array, " episode"], state: State, index: UInt32[Array, ""]
+) -> State:
+    def one(key, state):
+        key_task, key_adapt, _ = fork(key, 3)
+        key_step = fork_at(fork(key_adapt, 2)[1], index)
+        return learner.step(state, tasks.sample(key_task).support, key=key_step)
+
+    return jax.vmap(one)(keys, state)
+
+
+@eqx.filter_jit
+def _judge(learner: Learner, tasks: Tasks, keys: Key[Array, " episode"], state: State) -> Metrics:
+    def one(key, state):
+        key_task, _, key_query = fork(key, 3)
+        loss, metrics = learner.loss(state, tasks.sample(key_task).query, key=key_query)
         return {**metrics, "loss": loss}
 
-    def body(state, key):
-        state = learner.step(state, task.support, key=key)
-        return state, judge(state)
-
-    first = judge(state)
-    _, rest = jax.lax.scan(body, state, fork(key_steps, steps))
-    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
-
-
-# The learner and the tasks are arguments, not constants of the program: one compilation serves all learners and
-# all distributions of the same structure.
-
-
-@eqx.filter_jit
-def _scores(learner: Learner, tasks: Tasks, seed: Array, first: Array, count: int) -> dict[str, Array]:
-    return jax.vmap(lambda key: _score(learner, tasks, key))(episode_keys(seed, first, count))
-
-
-@eqx.filter_jit
-def _curves(learner: Learner, tasks: Tasks, seed: Array, first: Array, count: int, steps: int) -> dict[str, Array]:
-    return jax.vmap(lambda key: _curve(learner, tasks, steps, key))(episode_keys(seed, first, count))
-
-
-def _in_chunks(
-    many: Callable[..., dict[str, Array]],
-    learner: Learner,
-    tasks: Tasks,
-    episodes: int,
-    seed: int,
-    chunk: int | None,
-    show: Progress,
-    title: str,
-    *more: int,
-) -> dict[str, np.ndarray]:
-    if episodes < 1:
-        raise UserError(f"Expected at least one episode, got {episodes}.")
-    if not 0 <= seed < 2**32:
-        raise UserError(f"Expected a seed from 0 to 2**32 - 1, got {seed}.")
-    chunk = min(episodes, chunk or (50 if learner.height == 0 else 4))
-    pieces = []
-    show.start(title, episodes)
-    try:
-        for first in range(0, episodes, chunk):
-            # a last, partly filled chunk is computed in full and cut off: one shape, one compilation
-            piece = jax.device_get(many(learner, tasks, jnp.uint32(seed), jnp.uint32(first), chunk, *more))
-            pieces.append(piece)
-            shown = {
-                name: float(np.mean(values if values.ndim == 1 else values[:, -1]))
-                for name, values in piece.items()
-                if name in _SHOWN
-            }
-            show.advance(min(chunk, episodes - first), **shown)
-    finally:
-        show.finish()
-    return {name: np.concatenate([piece[name] for piece in pieces])[:episodes] for name in pieces[0]}
+    return jax.vmap(one)(keys, state)
