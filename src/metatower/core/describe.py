@@ -50,7 +50,7 @@ def moved(learner: Learner) -> tuple[list[str], list[Array]]:
     return [_join("objective", name) for name in names(objective, learn)], pick(objective, learn)
 
 
-def base_steps(learner: Learner) -> int | None:
+def base_steps(learner: Any) -> int | None:
     """Steps of the base learner in one step of `learner`; None where the tower is not made of `Expected`.
 
     Counted per evaluation of the loss, times the evaluations that the gradient estimator asks for. Base steps that
@@ -132,7 +132,7 @@ def _storey(path, learner, number, is_top, prefixes, learners_of) -> list[str]:
     return lines
 
 
-def _clock(learner: Learner, number: int, is_top: bool) -> str:
+def _clock(learner: Any, number: int, is_top: bool) -> str:
     words = [] if is_top and number > 0 else [f"{_plural(learner.steps, 'step')} per adaptation"]
     batch = getattr(getattr(learner, "objective", None), "batch", None)
     if number > 0 and batch is not None:
@@ -143,7 +143,7 @@ def _clock(learner: Learner, number: int, is_top: bool) -> str:
     return "; ".join(words) or f"{_plural(learner.steps, 'step')} per adaptation"
 
 
-def _base_steps_of_score(learner: Learner) -> int | None:
+def _base_steps_of_score(learner: Any) -> int | None:
     """Base steps of adapting the storey below to one task and judging the result."""
     below = getattr(getattr(learner, "objective", None), "learner", None)
     if below is None or not hasattr(learner.objective, "batch"):

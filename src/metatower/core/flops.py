@@ -76,7 +76,7 @@ def _jaxprs(value) -> list[jex.Jaxpr]:
 
 def _floats(variables) -> float:
     shapes = (v.aval for v in variables)
-    return float(sum(math.prod(a.shape) for a in shapes if jnp.issubdtype(getattr(a, "dtype", None), jnp.floating)))
+    return float(sum(math.prod(a.shape) for a in shapes if jnp.issubdtype(getattr(a, "dtype", bool), jnp.floating)))
 
 
 def _dot(equation) -> float:

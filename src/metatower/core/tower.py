@@ -3,6 +3,7 @@
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -37,8 +38,8 @@ class Descend(Learner):
         learn: selects the leaves of the objective that move; all learnable ones if None.
     """
 
-    objective: Objective
-    rule: Rule
+    objective: Any  # an Objective, a Rule: towers are walked by attribute, which types cannot follow
+    rule: Any
     steps: int = eqx.field(static=True, default=1)
     gradient: Gradient = Unrolled()
     learn: Selector | None = eqx.field(static=True, default=None)
@@ -92,7 +93,7 @@ class Descend(Learner):
     def judge(self, state: Descent) -> Objective:
         return self.result(state).as_judge()
 
-    def result(self, state: Descent) -> Objective:
+    def result(self, state: Descent) -> Any:
         """The objective with the leaves that `state` has reached: what this learner returns to its user."""
         return put(self.objective, state.leaves, self.learn)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -131,7 +132,7 @@ def scores_after(
     chunk = min(episodes, chunk or (50 if learner.height == 0 else 10))
     if any(field.name == "steps" for field in dataclasses.fields(learner)):
         # the host counts the steps: learners that differ in this number only share their programs
-        learner = dataclasses.replace(learner, steps=1)
+        learner = _replace(learner, steps=1)
     pieces = []
     show.start(title, episodes)
     try:
@@ -161,6 +162,8 @@ def adaptation_curve(learner: Learner, tasks: Tasks, **how) -> dict[str, Interva
     """
     return {name: interval(values) for name, values in adaptation_scores(learner, tasks, **how).items()}
 
+
+_replace: Any = dataclasses.replace  # of a field that only some learners have
 
 # The learner, the tasks and the keys are arguments, not constants of the programs: one compilation serves all
 # learners and all distributions of the same structure. Keys are used as `run` uses them, so that the state after

@@ -1,5 +1,7 @@
 """Nearest neighbour: the baseline that learns nothing beforehand."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
@@ -20,7 +22,7 @@ class NearestNeighbour(Learner):
         sharpness: scale of the logits, an array to have it learned.
     """
 
-    sharpness: object = 10.0
+    sharpness: Any = 10.0
     ways: int = eqx.field(static=True, default=5)
 
     def start(self, *, key: PRNGKeyArray) -> None:

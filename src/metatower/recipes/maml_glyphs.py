@@ -135,7 +135,7 @@ class MAMLGlyphs(Recipe):
         return Supervised(MLP(sizes, key=jax.random.key(self.seed)), cross_entropy)
 
     def _sample(self, artefact: Descend) -> Images:
-        key_task, key_adapt = jax.random.split(episode_keys(self.seed, 1)[0])
+        key_task, key_adapt = jax.random.split(episode_keys(self.seed, 0, 1)[0])
         task = self.held_out().sample(key_task)
         net = artefact.result(artefact.adapt(task.support, key=key_adapt)).net
         shown = (task.support.x, task.support.y, task.query.x, task.query.y, net(task.query.x).argmax(axis=-1))

@@ -9,8 +9,9 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from metatower.core import Descend, Expected, Objective, Selector, State, Tasks, Unrolled, lift, names, pick, put, value
+from metatower.core import Descend, Expected, Objective, Selector, State, Tasks, lift, names, pick, put, value
 from metatower.core.errors import UserError
+from metatower.core.plan import plan
 from metatower.evaluation.conclusion import Conclusion, Curves, Rates, Scores
 from metatower.evaluation.episodes import adaptation_scores, evaluate
 from metatower.evaluation.statistics import interval
@@ -49,21 +50,21 @@ class OptimisedMAML(Recipe):
     """Gradient steps on one task."""
     inner_rate: float = 0.1
     """Where all inner rates start."""
-    outer_rate: float = 0.03
+    outer_rate: float = 0.2
     """Where all outer rates start."""
     weight_rate: float = 3e-4
     """Storey 2's Adam step size for the initial weights."""
     rate_rate: float = 3e-2
     """Storey 2's Adam step size for the logarithms of all rates."""
-    pooled_steps: int = 8000
+    pooled_steps: int = 6000
     """Steps of pooled MAML from which storey 2 starts."""
     pooled_batch: int = 16
     """Tasks per step of pooled MAML, each from a distribution of its own."""
-    pooled_extra: int = 8000
+    pooled_extra: int = 14000
     """Further steps of pooled MAML as a baseline, to give it at least the compute of storey 2."""
     tuned_on: int = 20
     """Training distributions on which the baselines are tuned."""
-    searched: int = 40
+    searched: int = 100
     """Candidates of the random search over inner and outer rate."""
     episodes: int = 100
     """Held-out distributions to be judged on."""
@@ -107,9 +108,7 @@ class OptimisedMAML(Recipe):
         """Storey 1: one run of MAML on one distribution, with an outer rate per leaf."""
         maml = self.maml()
         rule = clip(sgd(rates_for(Expected(maml), self.outer_rate)), OUTER_CLIP)
-        return lift(
-            maml, rule, batch=self.meta_batch, steps=self.meta_steps, judged=self.judged, gradient=Unrolled(remat=False)
-        )
+        return lift(maml, rule, batch=self.meta_batch, steps=self.meta_steps, judged=self.judged)
 
     def learner(self) -> Descend:
         trainer = self.trainer()
@@ -119,8 +118,7 @@ class OptimisedMAML(Recipe):
             overrides=((lambda objective: _maml_of(objective).objective, self.weight_rate),),
             learned=False,
         )
-        top = clip(adam(rates), TOP_CLIP)
-        return lift(trainer, top, batch=self.distributions, gradient=Unrolled(remat=False))
+        return lift(trainer, clip(adam(rates), TOP_CLIP), batch=self.distributions)
 
     def data(self) -> Tasks:
         return self.family("train")
@@ -141,12 +139,16 @@ class OptimisedMAML(Recipe):
             maml, _ = load_arrays(path, maml)
         return eqx.tree_at(_maml_of, learner, maml)
 
-    def _pooled(self, steps: int, folder: Path, show: Progress) -> Descend:
-        """MAML on the mixture of all training distributions; a longer run continues a shorter one."""
+    def _pooled_trainer(self) -> Descend:
+        """MAML on the mixture of all training distributions: one storey lower, on the same tasks."""
         maml = self.maml()
         weights = (lambda objective: objective.learner.objective, POOLED_WEIGHT_RATE)
         rates = rates_for(Expected(maml), POOLED_RATE_RATE, overrides=(weights,), learned=False)
-        trainer = lift(maml, clip(adam(rates), POOLED_CLIP), batch=self.pooled_batch)
+        return lift(maml, clip(adam(rates), POOLED_CLIP), batch=self.pooled_batch)
+
+    def _pooled(self, steps: int, folder: Path, show: Progress) -> Descend:
+        """Pooled MAML after so many steps; a longer run continues a shorter one."""
+        trainer = self._pooled_trainer()
         state = train(
             trainer,
             Pooled(self.data()),
@@ -190,10 +192,11 @@ class OptimisedMAML(Recipe):
         """Held-out families by what is appended to the names of their rows."""
         return {"": self.held_out()}
 
-    def _judge(self, learner, family, episodes: int, seed: int, show: Progress, title: str) -> Scores:
-        learner = dataclasses.replace(
-            learner, objective=dataclasses.replace(learner.objective, judged=self.final_judged)
-        )
+    def _judge(
+        self, learner, family, episodes: int, seed: int, show: Progress, title: str, judged: int | None = None
+    ) -> Scores:
+        objective = dataclasses.replace(learner.objective, judged=judged or self.final_judged)
+        learner = dataclasses.replace(learner, objective=objective)
         return evaluate(learner, family, episodes=episodes, seed=seed, chunk=10, show=show, title=title)
 
     def _with_rates(self, trainer: Descend, maml: Descend, outer: float, inner: float | None = None) -> Descend:
@@ -224,10 +227,40 @@ class OptimisedMAML(Recipe):
         family = self.data()
 
         def score(learner):
-            found = self._judge(learner, family, self.tuned_on, self.seed + seed, show, title)[self.metric].mean()
+            scores = self._judge(learner, family, self.tuned_on, self.seed + seed, show, title, self.judged)
+            found = scores[self.metric].mean()
             return sign * found if np.isfinite(found) else np.inf
 
         return min(candidates, key=lambda each: score(candidates[each]))
+
+    def _notes(self, pooled_rate: float, found: tuple[float, float]) -> list[str]:
+        """What exactly was run, and what each contestant had of compute."""
+        pooled = self._pooled_trainer()
+        costs = [
+            plan(tower, data, compile=False).costs[0].flops
+            for tower, data in ((self.learner(), self.data()), (pooled, Pooled(self.data())))
+        ]
+        ours = self.steps * costs[0] + self.pooled_steps * costs[1]
+        theirs = (self.pooled_steps + self.pooled_extra) * costs[1]
+        runs = self.searched * self.tuned_on
+        tried = ", ".join(f"{rate:g}" for rate in POOLED_RATES)
+        return [
+            f"{self.steps:,} storey-2 steps of {self.distributions} distributions each; on every distribution a run of "
+            f"K = {self.meta_steps} meta-steps of {self.meta_batch} tasks with {self.inner_steps} inner steps, judged "
+            f"on {self.judged} other tasks of it. Storey 2 starts from {self.pooled_steps:,} steps of pooled MAML. "
+            f"Seed {self.seed}.",
+            f"Judged on {self.episodes} held-out distributions, the same for all: K meta-steps on one pool of tasks of "
+            f"the distribution, then {self.final_judged} tasks of a disjoint pool. Intervals are over distributions, "
+            "of one training run with one seed.",
+            f"Pooled MAML had {theirs / ours:.2f} times the floating-point operations of storey 2 and its start "
+            f"together; its outer rate ({pooled_rate:g}) was the best of {tried} on {self.tuned_on} training "
+            "distributions.",
+            f"Random search tried {self.searched} pairs of an inner and an outer rate, {runs:,} runs of K meta-steps "
+            f"from fresh weights, against {self.steps * self.distributions:,} runs that storey 2 differentiated "
+            f"through; it chose {found[0]:.3g} and {found[1]:.3g}. Default MAML: inner rate 0.01, Adam at 0.001, fresh "
+            "weights.",
+            "Nothing was chosen by looking at the held-out distributions.",
+        ]
 
     def _curves(self, learners: dict[str, Descend], show: Progress) -> Curves:
         """Loss or accuracy on held-out distributions after every meta-step of a fresh run."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 
@@ -25,16 +25,18 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
 
     name: ClassVar[str] = "optimised-maml"
 
-    steps: int = 300
+    steps: int = 200
     shots: int = 1
     """Pictures per class to adapt to."""
     queries: int = 3
     """Pictures per class to be judged on."""
     size: int = 14
     """Pixels along a side."""
+    classes: tuple[str, ...] = ("character", "rotation", "size", "ink", "x", "background")
+    """What a distribution may make the class; see `metatower.tasks.glyph_families.CLASSES`."""
     nuisance: float = 1.0
     """How much everything varies that is not the class; 1 is the usual."""
-    hidden: tuple[int, ...] = (48, 48)
+    hidden: tuple[int, ...] = (40, 40)
     """Units of the hidden layers."""
     fonts: Path | None = None
     """A folder of further fonts (.ttf, .otf) to draw letters from."""
@@ -53,11 +55,17 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
 
     def family(self, split: str) -> Tasks:
         return glyph_family(
-            split, nuisance=self.nuisance, shots=self.shots, queries=self.queries, size=self.size, fonts=self.fonts
+            split,
+            classes=self.classes,
+            nuisance=self.nuisance,
+            shots=self.shots,
+            queries=self.queries,
+            size=self.size,
+            fonts=self.fonts,
         )
 
 
-def above_the_first(objective: Supervised) -> list:
+def above_the_first(objective: Any) -> list:
     """All layers but the first: it sees pixels the same way in every task, which makes a task much cheaper.
 
     A function of the module and not a lambda, since programs are compiled anew for every new selector.

@@ -1,5 +1,7 @@
 """Rules made of rules."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import optax
@@ -69,7 +71,8 @@ class Optax(Rule):
 
     def step(self, state: State, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
         updates, state = self.transformation.update(gradient, state, leaves)
-        return state, optax.apply_updates(leaves, updates)
+        moved: Any = optax.apply_updates(leaves, updates)
+        return state, moved
 
 
 def per_step(rule: Rule) -> PerStep:
