@@ -94,7 +94,7 @@ def test_it_is_compiled_once_for_all_chunks_learners_and_distributions():
     evaluate(maml(), Counting(), episodes=7, seed=0, chunk=3)
     other = Descend(Supervised(MLP((1, 8, 1), key=jax.random.key(9)), squared_error), sgd(0.01))
     evaluate(other, Counting(amplitude=(1.0, 2.0)), episodes=7, seed=4, chunk=3)
-    assert len(traces) == 1
+    assert len(traces) == 2  # one step, one judgement
 
 
 class Amplitudes(Tasks):

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, PRNGKeyArray, UInt32
+from jaxtyping import Array, Int, Key, PRNGKeyArray, UInt32
 
 from metatower.core import Learner, Metrics, State, Task, Tasks
 from metatower.core.errors import UserError
@@ -144,7 +144,7 @@ def scores_after(
                 if step in wanted:
                     judged.append(jax.device_get(_judge(learner, tasks, keys, state)))
                 if step < wanted[-1]:
-                    state = _step(learner, tasks, keys, state, jnp.uint32(step))
+                    state = _step(learner, tasks, keys, state, jnp.int32(step))
             piece = {name: np.stack([each[name] for each in judged], axis=1) for name in judged[0]}
             pieces.append(piece)
             shown = {name: float(np.mean(values[:, -1])) for name, values in piece.items() if name in _SHOWN}
@@ -176,9 +176,7 @@ def _begin(learner: Learner, keys: Key[Array, " episode"]) -> State:
 
 
 @eqx.filter_jit
-def _step(
-    learner: Learner, tasks: Tasks, keys: Key[Array, " episode"], state: State, index: UInt32[Array, ""]
-) -> State:
+def _step(learner: Learner, tasks: Tasks, keys: Key[Array, " episode"], state: State, index: Int[Array, ""]) -> State:
     def one(key, state):
         key_task, key_adapt, _ = fork(key, 3)
         key_step = fork_at(fork(key_adapt, 2)[1], index)

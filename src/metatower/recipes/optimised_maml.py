@@ -22,8 +22,8 @@ from metatower.training.loop import train
 from metatower.training.progress import Progress
 from metatower.training.store import load_arrays, save_arrays
 
-INNER_CLIP, OUTER_CLIP, TOP_CLIP = 10.0, 1.0, 1.0
-"""Global norms that gradients are scaled down to on storeys 0, 1 and 2."""
+INNER_CLIP, TOP_CLIP = 10.0, 1.0
+"""Global norms that gradients are scaled down to on storeys 0 and 2."""
 POOLED_WEIGHT_RATE, POOLED_RATE_RATE, POOLED_CLIP = 1e-3, 1e-2, 10.0
 START = "start.safetensors"
 NOT_MOVED = 1e-12
@@ -52,9 +52,11 @@ class OptimisedMAML(Recipe):
     """Where all inner rates start."""
     outer_rate: float = 0.2
     """Where all outer rates start."""
-    weight_rate: float = 3e-4
+    outer_clip: float = 1.0
+    """Global norm that MAML's meta-gradients are scaled down to."""
+    weight_rate: float = 4e-4
     """Storey 2's Adam step size for the initial weights."""
-    rate_rate: float = 3e-2
+    rate_rate: float = 1.5e-2
     """Storey 2's Adam step size for the logarithms of all rates."""
     pooled_steps: int = 6000
     """Steps of pooled MAML from which storey 2 starts."""
@@ -105,9 +107,10 @@ class OptimisedMAML(Recipe):
         return Descend(objective, clip(per_step(sgd(rates)), INNER_CLIP), self.inner_steps, learn=self.adapted)
 
     def trainer(self) -> Descend:
-        """Storey 1: one run of MAML on one distribution, with an outer rate per leaf."""
+        """Storey 1: one run of MAML on one distribution, with an outer rate per leaf and meta-step."""
         maml = self.maml()
-        rule = clip(sgd(rates_for(Expected(maml), self.outer_rate)), OUTER_CLIP)
+        rates = rates_for(Expected(maml), self.outer_rate, steps=self.meta_steps)
+        rule = clip(per_step(sgd(rates)), self.outer_clip)
         return lift(maml, rule, batch=self.meta_batch, steps=self.meta_steps, judged=self.judged)
 
     def learner(self) -> Descend:
@@ -205,7 +208,7 @@ class OptimisedMAML(Recipe):
         if inner is not None:
             learned[weights:] = [jnp.full_like(x, np.log(inner)) for x in learned[weights:]]
         rates = [outer if i < weights else NOT_MOVED for i in range(len(learned))]
-        return put(trainer, [*learned, jnp.log(jnp.asarray(rates))])
+        return put(trainer, [*learned, jnp.log(jnp.broadcast_to(jnp.asarray(rates), (self.meta_steps, len(rates))))])
 
     def _tuned_pooled(self, pooled: Descend, show: Progress) -> tuple[Descend, float]:
         """Pooled MAML as the start of a run, at the outer rate that is best on training distributions."""
@@ -291,7 +294,7 @@ class OptimisedMAML(Recipe):
         """Heat maps of the learned rates: inner per leaf and step, outer per leaf."""
         maml = artefact.objective.learner
         inner = np.asarray(value(maml.rule.rule.rule.rate.numbers)).T
-        outer = np.asarray(value(artefact.rule.rule.rate.numbers))
+        outer = np.asarray(value(artefact.rule.rule.rule.rate.numbers)).T
         moved = [_short(name) for name in names(maml.objective)]
         adapted = [_short(name) for name in names(maml.objective, self.adapted)]
         return {
@@ -302,9 +305,9 @@ class OptimisedMAML(Recipe):
                 self.inner_rate,
             ),
             "outer_rates": Rates(
-                "Outer rates that storey 2 has learned: how far a meta-step moves each leaf of MAML.",
+                "Outer rates that storey 2 has learned: how far each meta-step of a run moves each leaf of MAML.",
                 (*moved, "inner rates"),
-                outer[:, None],
+                outer,
                 self.outer_rate,
             ),
         }

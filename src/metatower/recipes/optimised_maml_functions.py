@@ -25,7 +25,9 @@ class OptimisedMAMLFunctions(OptimisedMAML):
 
     steps: int = 1500
     inner_rate: float = 0.02
-    outer_rate: float = 0.02
+    outer_rate: float = 0.03
+    outer_clip: float = 10.0
+    rate_rate: float = 3e-2
     weight_rate: float = 1e-3
     shots: int = 5
     """Examples to adapt to, per task."""

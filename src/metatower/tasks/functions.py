@@ -33,11 +33,11 @@ WAVES: dict[str, Wave] = {
     "bumps": lambda x, f, p: 2 * jnp.exp(-(((_fraction(x, f, p) - 0.5) / 0.15) ** 2)) - 1,
     # one cubic Chebyshev wiggle, whose stretch and place play the part of frequency and phase
     "polynomial": lambda x, f, p: (lambda z: 4 * z**3 - 3 * z)(
-        jnp.clip(f * x / HALF_WIDTH / 1.5 + 0.6 * (p - 0.5), -1.1, 1.1)
+        jnp.clip(f * x / HALF_WIDTH / 1.5 + 0.6 * (p - 0.5), -1.0, 1.0)
     ),
     "step": lambda x, f, p: jnp.tanh(4 * f * (x - 1.6 * HALF_WIDTH * (p - 0.5))),
 }
-"""Shapes of height ±1: functions of input x, angular frequency and phase (in cycles, 0 to 1)."""
+"""Shapes of height 1: functions of input x, angular frequency and phase (in cycles, 0 to 1)."""
 
 
 class Sinusoids(Tasks):

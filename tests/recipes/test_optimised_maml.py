@@ -1,0 +1,71 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import metatower
+from metatower.core import pick
+from metatower.core.errors import UserError
+from metatower.recipes import RECIPES
+from metatower.recipes.optimised_maml import OURS
+from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
+from metatower.recipes.run import execute, load
+from metatower.training.progress import Silent
+
+TINY = {
+    "steps": 2, "distributions": 2, "meta_steps": 2, "meta_batch": 2, "judged": 2, "inner_steps": 1, "pooled_steps": 3,
+    "pooled_batch": 2, "pooled_extra": 2, "tuned_on": 2, "searched": 2, "episodes": 3, "final_judged": 2,
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_the_loop_runs_keeps_its_artefact_and_names_every_baseline(tmp_path):
+    recipe = OptimisedMAMLFunctions(**TINY, shots=3, queries=3, hidden=(4,))
+    summary = execute(recipe, tmp_path / "run", Silent())
+    names = {row["name"] for row in summary["results"]}
+    for label in (" (fresh distributions)", " (held-out kinds)"):
+        for name in (
+            OURS,
+            "default MAML",
+            "MAML, rates from random search",
+            "pooled MAML",
+            "pooled MAML + K",
+            "pooled MAML + 5K",
+            "storey 2 frozen at its start",
+        ):
+            assert name + label in names
+    assert {row["unit"] for row in summary["results"]} == {"distribution"}
+    assert all(row["n"] == TINY["episodes"] for row in summary["results"])
+    ours = {row["against"] for row in summary["paired"] if row["name"] == OURS + " (held-out kinds)"}
+    assert "pooled MAML + K (held-out kinds)" in ours
+    # storey 2 has moved weights, inner rates and outer rates, each leaf of them
+    start = recipe.begin(recipe.learner(), tmp_path / "run", Silent()).objective.learner
+    artefact = load(tmp_path / "run")
+    for before, after in zip(pick(start), pick(artefact), strict=True):
+        assert not np.array_equal(before, after)
+    # the artefact is a learner of storey 1 that runs on any distribution
+    tasks = recipe.held_out().sample(jax.random.key(0))
+    state = artefact.adapt(tasks.support, key=jax.random.key(1))
+    assert np.isfinite(artefact.loss(state, tasks.query, key=jax.random.key(2))[0])
+    assert metatower.load(tmp_path / "run").height == 1
+    # done is done: nothing is trained again
+    assert execute(recipe, tmp_path / "run", Silent()) == summary
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["meta_steps"] == 2
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_builds_and_describes_its_tower(name):
+    recipe = RECIPES[name]()
+    learner = recipe.learner()
+    assert learner.height == (2 if name.startswith("optimised") else 1)
+    assert "storey 0" in metatower.describe(learner)
+    shapes = jax.eval_shape(recipe.data().sample, jax.random.key(0))
+    assert jax.tree.leaves(shapes.support)
+
+
+def test_options_that_cannot_be_are_refused():
+    with pytest.raises(UserError, match="meta_batch of at least 1"):
+        OptimisedMAMLFunctions(meta_batch=0)
+    with pytest.raises(UserError, match="inner_rate above 0"):
+        OptimisedMAMLFunctions(inner_rate=-1.0)
