@@ -105,11 +105,11 @@ def test_held_out_members_always_have_an_unusual_centre_and_training_ones_never(
         inside = (centre >= usual[:, 0] - slack) & (centre <= usual[:, 1] + slack)
         if split == "train":
             assert inside.all()
-            assert not support["inverted"].any()
         else:
             assert (~inside).any(axis=1).all()
             assert 0.3 < inside.mean() < 0.6
-            assert 0.3 < support["inverted"].mean() < 0.7
+        # both polarities are everywhere: what is held out are scripts and ranges, not dark ink on light paper
+        assert 0.3 < support["inverted"].mean() < 0.7
 
 
 def test_every_attribute_is_the_class_as_often(family):

@@ -62,11 +62,11 @@ class OptimisedMAML(Recipe):
     """Steps of pooled MAML from which storey 2 starts."""
     pooled_batch: int = 16
     """Tasks per step of pooled MAML, each from a distribution of its own."""
-    pooled_extra: int = 14000
+    pooled_extra: int = 21500
     """Further steps of pooled MAML as a baseline, to give it at least the compute of storey 2."""
     tuned_on: int = 20
     """Training distributions on which the baselines are tuned."""
-    searched: int = 100
+    searched: int = 200
     """Candidates of the random search over inner and outer rate."""
     episodes: int = 100
     """Held-out distributions to be judged on."""

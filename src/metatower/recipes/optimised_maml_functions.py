@@ -23,7 +23,9 @@ class OptimisedMAMLFunctions(OptimisedMAML):
 
     name: ClassVar[str] = "optimised-maml-functions"
 
-    steps: int = 1500
+    steps: int = 1000
+    pooled_steps: int = 20_000
+    pooled_extra: int = 84_000
     inner_rate: float = 0.02
     outer_rate: float = 0.03
     outer_clip: float = 10.0
@@ -33,6 +35,8 @@ class OptimisedMAMLFunctions(OptimisedMAML):
     """Examples to adapt to, per task."""
     queries: int = 10
     """Examples to be judged on, per task."""
+    frequency: tuple[float, float] = (0.5, 1.2)
+    """Least and largest angular frequency of a distribution."""
     hidden: tuple[int, ...] = (40, 40)
     """Units of the hidden layers."""
 
@@ -45,7 +49,7 @@ class OptimisedMAMLFunctions(OptimisedMAML):
 
     def family(self, split: str) -> Tasks:
         kinds = ("sawtooth", "bumps") if split == "test" else ("sinusoid", "triangle", "square")
-        return FunctionFamily(kinds, self.shots, self.queries)
+        return FunctionFamily(kinds, self.shots, self.queries, frequency=self.frequency)
 
     def judged_on(self) -> dict[str, Tasks]:
         return {" (fresh distributions)": self.family("train"), " (held-out kinds)": self.held_out()}

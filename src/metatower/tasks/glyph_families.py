@@ -245,7 +245,7 @@ class GlyphFamily(Tasks):
                 class_low=centre - self.reach,
                 class_high=centre + self.reach,
                 jitter=self.jitter,
-                inverted=one[5] < self.held_out,
+                inverted=one[5] < 0.5,
                 layout=self.layout,
             )
 
