@@ -9,11 +9,11 @@ from metatower.nets import MLP, Supervised, squared_error
 
 TOWER = """\
 storey 3: Descend on Expected
-  learns    7 numbers in 5 arrays
-              storey 0  w               []        1
-              storey 0  b               []        1
-              storey 0  rule.rule.rate  2 arrays  4
-              storey 1  rule.rule.rate  []        1
+  learns    7 numbers in 4 arrays
+              storey 0  w                       []      1
+              storey 0  b                       []      1
+              storey 0  rule.rule.rate.numbers  [2, 2]  4
+              storey 1  rule.rule.rate          []      1
   rule      Adam(rate 0.01, b1 0.9, b2 0.999, eps 1e-08)
   gradient  Unrolled
   clock     1 step here = 2 tasks x 7 steps of storey 2 = 3,780 base-learner steps
@@ -24,10 +24,10 @@ storey 2: Descend on Expected
   gradient  ForwardMode
   clock     7 steps per adaptation; 1 step here = 3 tasks x 5 steps of storey 1 = 252 base-learner steps
 storey 1: Descend on Expected
-  learns    6 numbers in 4 arrays
-              storey 0  w               []        1
-              storey 0  b               []        1
-              storey 0  rule.rule.rate  2 arrays  4
+  learns    6 numbers in 3 arrays
+              storey 0  w                       []      1
+              storey 0  b                       []      1
+              storey 0  rule.rule.rate.numbers  [2, 2]  4
   rule      Clip(SGD(rate 0.1 (learned by storey 2)), norm 1)
   gradient  Unrolled
   clock     5 steps per adaptation; 1 step here = 4 tasks x 2 steps of storey 0 = 8 base-learner steps
@@ -35,7 +35,7 @@ storey 0: Descend on Curve
   learns    2 numbers in 2 arrays
               storey 0  w  []  1
               storey 0  b  []  1
-  rule      PerStep(SGD(rate 0.3 in 2 arrays (learned by storey 1)))
+  rule      PerStep(SGD(rate 0.3 in [2, 2] (learned by storey 1)))
   gradient  Unrolled
   clock     2 steps per adaptation"""
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 from tests.contract import curve, number
 
-from metatower import Constant, Positive, adam, clip, from_optax, momentum, per_step, rates_for, sgd, value
+from metatower import Positive, adam, clip, from_optax, momentum, per_step, rates_for, sgd, value
 from metatower.core import names, pick
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -94,13 +94,12 @@ def test_a_list_of_the_wrong_length_names_the_rule():
 
 
 def test_rates_for_follows_the_leaves():
-    plain = value(rates_for(curve(), 0.1))
-    assert [rate.shape for rate in plain] == [(), ()]
-    np.testing.assert_allclose(plain, 0.1)
-    assert [rate.shape for rate in pick(rates_for(curve(), 0.1, steps=5))] == [(5,), (5,)]
-    assert len(pick(rates_for(curve(), 0.1, learn=lambda o: o.b))) == 1
-    changed = value(rates_for(curve(), 0.1, overrides=((lambda o: o.b, 0.7),)))
-    np.testing.assert_allclose(changed, [0.1, 0.7])
-    assert pick(Constant(changed)) == []
+    np.testing.assert_allclose(value(rates_for(curve(), 0.1).numbers), [0.1, 0.1], rtol=1e-6)
+    assert [rate.shape for rate in pick(rates_for(curve(), 0.1, steps=5))] == [(5, 2)]
+    assert [rate.shape for rate in pick(rates_for(curve(), 0.1, learn=lambda o: o.b))] == [(1,)]
+    changed = rates_for(curve(), 0.1, overrides=((lambda o: o.b, 0.7),))
+    np.testing.assert_allclose(value(changed.numbers), [0.1, 0.7], rtol=1e-6)
+    assert pick(rates_for(curve(), 0.1, learned=False)) == []
+    assert [rate.shape for rate in pick(rates_for(curve(), 0.1, per="parameter", steps=3))] == [(3,), (3,)]
     with pytest.raises(ValueError, match="expected per='leaf' or per='parameter', got 'layer'"):
         rates_for(curve(), 0.1, per="layer")

@@ -50,7 +50,7 @@ class OptimisedMAML(Recipe):
     """Gradient steps on one task."""
     inner_rate: float = 0.1
     """Where all inner rates start."""
-    outer_rate: float = 0.2
+    outer_rate: float = 0.1
     """Where all outer rates start."""
     outer_clip: float = 1.0
     """Global norm that MAML's meta-gradients are scaled down to."""
@@ -62,11 +62,11 @@ class OptimisedMAML(Recipe):
     """Steps of pooled MAML from which storey 2 starts."""
     pooled_batch: int = 16
     """Tasks per step of pooled MAML, each from a distribution of its own."""
-    pooled_extra: int = 21500
+    pooled_extra: int = 18_500
     """Further steps of pooled MAML as a baseline, to give it at least the compute of storey 2."""
     tuned_on: int = 20
     """Training distributions on which the baselines are tuned."""
-    searched: int = 200
+    searched: int = 165
     """Candidates of the random search over inner and outer rate."""
     episodes: int = 100
     """Held-out distributions to be judged on."""
@@ -273,7 +273,7 @@ class OptimisedMAML(Recipe):
             found = adaptation_scores(
                 dataclasses.replace(learner, objective=objective),
                 self.held_out(),
-                episodes=min(self.episodes, 40),
+                episodes=min(self.episodes, 20),
                 seed=self.seed,
                 steps=2 * self.meta_steps,
                 chunk=10,

@@ -25,7 +25,7 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
 
     name: ClassVar[str] = "optimised-maml"
 
-    steps: int = 300
+    steps: int = 260
     shots: int = 1
     """Pictures per class to adapt to."""
     queries: int = 3
