@@ -52,8 +52,8 @@ trainer = lift(remember, adam(0.05), batch=16)
 width, losses = width_after(trainer, Sinusoids(), steps=5 if smoke else 300)
 print(f"storey 1 on sinusoids: loss {losses[:5].mean():.2f} -> {losses[-5:].mean():.2f}, width 3.00 -> {width:.2f}")
 
-# One storey up, a task is a distribution of functions, learned from in a fresh run of five steps. What is learned is the
-# width such runs start from, and their rate.
+# One storey up, a task is a distribution of functions, learned from in a fresh run of five steps. What is learned is
+# the width such runs start from, and their rate.
 meta_trainer = lift(lift(remember, sgd(Positive(0.05)), batch=4, steps=5), adam(0.05), batch=8)
 width, losses = width_after(meta_trainer, FunctionFamily(), steps=5 if smoke else 300)
 print(f"storey 2 on families:  loss {losses[:5].mean():.2f} -> {losses[-5:].mean():.2f}, width 3.00 -> {width:.2f}\n")
