@@ -252,7 +252,7 @@ class OptimisedMAML(Recipe):
             f"K = {self.meta_steps} meta-steps of {self.meta_batch} tasks with {self.inner_steps} inner steps, judged "
             f"on {self.judged} other tasks of it. Storey 2 starts from {self.pooled_steps:,} steps of pooled MAML. "
             f"Seed {self.seed}.",
-            f"Judged on {self.episodes} held-out distributions, the same for all: K meta-steps on one pool of tasks of "
+            f"Judged on {self.episodes} distributions, the same for all: K meta-steps on one pool of tasks of "
             f"the distribution, then {self.final_judged} tasks of a disjoint pool. Intervals are over distributions, "
             "of one training run with one seed.",
             f"Pooled MAML had {theirs / ours:.2f} times the floating-point operations of storey 2 and its start "
@@ -262,7 +262,7 @@ class OptimisedMAML(Recipe):
             f"from fresh weights, against {self.steps * self.distributions:,} runs that storey 2 differentiated "
             f"through; it chose {found[0]:.3g} and {found[1]:.3g}. Default MAML: inner rate 0.01, Adam at 0.001, fresh "
             "weights.",
-            "Nothing was chosen by looking at the held-out distributions.",
+            "No setting of any contestant was chosen on the distributions that it is judged on.",
         ]
 
     def _curves(self, learners: dict[str, Descend], show: Progress) -> Curves:
