@@ -4,8 +4,10 @@ import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -94,6 +96,10 @@ class OptimisedMAML(Recipe):
     @abstractmethod
     def metric(self) -> str:
         """What rates and baselines are chosen by: "loss" or "accuracy"."""
+
+    @abstractmethod
+    def sample_of(self, maml: Descend, tasks: Tasks) -> Any:
+        """A figure of a task with what `maml` predicts for it."""
 
     @property
     def adapted(self) -> Selector | None:
@@ -189,6 +195,7 @@ class OptimisedMAML(Recipe):
             {name: contestants[name] for name in (OURS, "pooled MAML + K", "default MAML")}, show
         )
         conclusion.figures.update(self._rates(artefact))
+        conclusion.figures.update(self._one_distribution(artefact, show))
         return conclusion
 
     def judged_on(self) -> dict[str, Tasks]:
@@ -289,6 +296,36 @@ class OptimisedMAML(Recipe):
             series,
             log=self.metric == "loss",
         )
+
+    def _one_distribution(self, artefact: Descend, show: Progress) -> dict[str, Any]:
+        """What a run does on one held-out distribution: adaptation before and after it, and a task of it."""
+        world = self.held_out().sample(jax.random.key(self.seed))
+        state = train(artefact, world.support, steps=self.meta_steps, seed=self.seed)
+        contestants = {
+            "before the run": artefact.objective.learner,
+            f"after {self.meta_steps} meta-steps": artefact.result(state).learner,
+        }
+        series = {}
+        for name, learner in contestants.items():
+            found = adaptation_scores(
+                learner,
+                world.query,
+                episodes=200,
+                seed=self.seed,
+                steps=2 * self.inner_steps,
+                show=show,
+                title=f"one distribution, {name}",
+            )
+            series[name] = interval(found[self.metric])
+        adaptation = Curves(
+            f"One held-out distribution: {self.metric} on 200 tasks of it against MAML's inner steps, before and after "
+            f"the run on other tasks of it. Trained for {self.inner_steps} inner steps.",
+            "inner steps on a task",
+            self.metric if self.metric == "accuracy" else "mean squared error",
+            series,
+            log=self.metric == "loss",
+        )
+        return {"adaptation": adaptation, "samples": self.sample_of(artefact.result(state).learner, world.query)}
 
     def _rates(self, artefact: Descend) -> dict[str, Rates]:
         """Heat maps of the learned rates: inner per leaf and step, outer per leaf."""

@@ -1,11 +1,15 @@
 """The loop on families of functions."""
 
+import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from metatower.core import Objective, Tasks
+from metatower.core import Descend, Objective, Tasks
+from metatower.evaluation.conclusion import Functions, FunctionTask
 from metatower.nets import MLP, Supervised, squared_error
 from metatower.recipes.optimised_maml import OptimisedMAML
 from metatower.tasks.functions import FunctionFamily
@@ -50,6 +54,25 @@ class OptimisedMAMLFunctions(OptimisedMAML):
     def family(self, split: str) -> Tasks:
         kinds = ("sawtooth", "bumps") if split == "test" else ("sinusoid", "triangle", "square")
         return FunctionFamily(kinds, self.shots, self.queries, frequency=self.frequency)
+
+    def sample_of(self, maml: Descend, tasks: Tasks) -> Functions:
+        wide = dataclasses.replace(cast(Any, tasks), queries=200)
+        shown = []
+        for key in jax.random.split(jax.random.key(self.seed), 3):
+            task = wide.sample(key)
+            order = jnp.argsort(task.query.x[:, 0])
+            x, truth = task.query.x[order], task.query.y[order]
+            adapted = maml.result(maml.adapt(task.support, key=key)).net(x)
+            shown.append(
+                FunctionTask(
+                    np.asarray(x[:, 0]),
+                    np.asarray(truth[:, 0]),
+                    np.asarray(task.support.x[:, 0]),
+                    np.asarray(task.support.y[:, 0]),
+                    {"optimised MAML, adapted": np.asarray(adapted[:, 0])},
+                )
+            )
+        return Functions(f"Three tasks of a held-out distribution, and what {self.shots} points tell.", tuple(shown))
 
     def judged_on(self) -> dict[str, Tasks]:
         return {" (fresh distributions)": self.family("train"), " (held-out kinds)": self.held_out()}

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
+import numpy as np
 
-from metatower.core import Objective, Selector, Tasks
+from metatower.core import Descend, Objective, Selector, Tasks
+from metatower.evaluation.conclusion import Images
 from metatower.nets import MLP, Supervised, cross_entropy
 from metatower.recipes.optimised_maml import OptimisedMAML
 from metatower.tasks.glyph_families import glyph_family
@@ -62,6 +64,16 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
             queries=self.queries,
             size=self.size,
             fonts=self.fonts,
+        )
+
+    def sample_of(self, maml: Descend, tasks: Tasks) -> Images:
+        key = jax.random.key(self.seed)
+        task = tasks.sample(key)
+        guess = maml.result(maml.adapt(task.support, key=key)).net(task.query.x).argmax(axis=-1)
+        shown = (task.support.x, task.support.y, task.query.x, task.query.y, guess)
+        return Images(
+            "One task of a held-out distribution, and what the optimised MAML says of its queries.",
+            *(np.asarray(each) for each in shown),
         )
 
 
