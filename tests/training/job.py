@@ -1,6 +1,7 @@
 """A short training run in a process of its own, for the tests that kill it: `python job.py FOLDER [END]`.
 
-END: "write:N" kills the process at its N-th call that changes the disk, "full:N" makes the disk full from then on.
+END: "write:N" kills the process at its N-th call that changes the disk, "full:N" makes the disk full from then on,
+"slow" makes every dispatch wait, so that there is time to be killed on any machine.
 Prints a checksum of the final state.
 """
 
@@ -10,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -46,7 +48,10 @@ def arrange(end):
 def main(folder, end=None):
     runtime.setup()
     loop.SECONDS = 0.03  # many dispatches, so that there are many moments to be killed at
-    if end:
+    if end == "slow":
+        wait = loop.wait
+        loop.wait = lambda finished: (time.sleep(0.05), wait(finished))
+    elif end:
         arrange(end)
     learner = mt.Descend(Supervised(MLP((1, 8, 1), key=jax.random.key(0)), squared_error), mt.sgd(0.01))
     top = mt.lift(learner, mt.adam(1e-3), batch=4)

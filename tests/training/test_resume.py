@@ -64,7 +64,7 @@ def _killed_at_random_times(launch, whole, folder, times, seed):
     for _ in range(times):
         log = folder / "metrics.jsonl"
         before = log.stat().st_size if log.exists() else 0
-        process = launch(folder)
+        process = launch(folder, "slow")
         limit = time.monotonic() + 60
         while (not log.exists() or log.stat().st_size <= before) and process.poll() is None:
             assert time.monotonic() < limit
@@ -73,7 +73,7 @@ def _killed_at_random_times(launch, whole, folder, times, seed):
         process.kill()
         process.communicate()
         killed += process.returncode == -signal.SIGKILL
-    assert killed >= 2
+    assert killed == times
     finish(launch, folder, whole)
 
 
@@ -102,7 +102,7 @@ def test_full_disk_is_one_sentence_and_leaves_whole_files(launch, whole, tmp_pat
 
 def test_second_interrupt_ends_at_once(launch, whole, tmp_path):
     folder = tmp_path / "run"
-    process = launch(folder)
+    process = launch(folder, "slow")
     while not (folder / "metrics.jsonl").exists():
         time.sleep(0.005)
     # both arrive while it compiles or trains: the first is obeyed with a checkpoint, unless the second comes first
