@@ -16,7 +16,7 @@ from metatower.tasks.glyph_families import glyph_family
 
 @dataclass(frozen=True)
 class OptimisedMAMLGlyphs(OptimisedMAML):
-    """A meta-meta-learner improves MAML on real pictures of letters. The main job, and the default.
+    """A meta-meta-learner improves MAML on real pictures of letters. The main job.
 
     In one distribution the five classes of a task are five letters; in another five angles, whatever the letters; in
     a third five sizes, places or shades. One picture per class cannot tell which it is, but a few meta-steps on the
