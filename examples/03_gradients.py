@@ -1,4 +1,6 @@
-"""Every way for a gradient to cross a storey, on one trainer: the same loss, gradients that agree or do not.
+"""Every way for a gradient to cross a storey, on one trainer: gradients that agree, and some that do not.
+
+Evolution strategies draw their tasks with a key of their own, so their loss is that of other tasks.
 
 python examples/03_gradients.py [--smoke]
 """
