@@ -6,7 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from metatower.core import Learner, Scored
+from metatower.core import Learner, Scored, value
+from metatower.core.leaves import constant_unless_array
 from metatower.nets.supervised import Examples, cross_entropy
 
 
@@ -22,7 +23,7 @@ class NearestNeighbour(Learner):
         sharpness: scale of the logits, an array to have it learned.
     """
 
-    sharpness: Any = 10.0
+    sharpness: Any = eqx.field(converter=constant_unless_array, default=10.0)
     ways: int = eqx.field(static=True, default=5)
 
     def start(self, *, key: PRNGKeyArray) -> None:
@@ -37,7 +38,7 @@ class NearestNeighbour(Learner):
         similarity = _unit(data.x) @ _unit(state.x).T
         own = state.y[None, None, :] == jnp.arange(self.ways)[None, :, None]
         nearest = jnp.max(jnp.where(own, similarity[:, None, :], -1.0), axis=-1)
-        return cross_entropy(self.sharpness * nearest, data)
+        return cross_entropy(value(self.sharpness) * nearest, data)
 
 
 def _unit(x):

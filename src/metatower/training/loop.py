@@ -79,6 +79,8 @@ def train(
         raise UserError(f"train: expected steps >= 0, 0 <= seed < 2**32, keep >= 1; got {steps}, {seed}, {keep}.")
     show = Silent() if show is None else show
     with ExitStack() as stack:
+        # first of all: what follows traces and compiles, where a plain Ctrl-C could get lost in a callback of JAX
+        stop = stack.enter_context(Stop(show.note))
         done, state, log = 0, None, None
         if folder is not None:
             folder = make_folder(folder)
@@ -104,7 +106,6 @@ def train(
 
         show.start(title, steps, done)
         stack.callback(show.finish)
-        stop = stack.enter_context(Stop(show.note))
         saved, count = time.monotonic(), 1
         while done < steps:
             began, count = time.monotonic(), min(count, steps - done)
