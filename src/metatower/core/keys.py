@@ -1,8 +1,9 @@
-"""Keys out of keys, cheap to compile.
+"""Keys out of keys, by position.
 
-A tower derives keys on every storey, under `vmap`, in forward and backward passes. JAX's own `split` is a batched
-threefry each time, which XLA takes seconds to compile for a CPU (jax 0.10); this one is a handful of operations.
-Numbers that are *drawn* from a key still come from its own generator.
+The key of step i of a run does not depend on how long the run is, so that a run may be taken step by step from the
+host and go on beyond its length. And it is cheap: a tower derives keys on every storey, in forward and backward passes,
+and this is fewer operations to compile than JAX's `split` (`benchmarks/keys.py`). Numbers that are *drawn* from a key
+still come from its own generator.
 """
 
 import jax
