@@ -1,5 +1,10 @@
 """Networks, and the objectives made of them."""
 
+from metatower.nets.conv import BatchNorm as BatchNorm
+from metatower.nets.conv import Conv as Conv
+from metatower.nets.conv import ConvNet as ConvNet
+from metatower.nets.conv import convolve as convolve
+from metatower.nets.conv import max_pool as max_pool
 from metatower.nets.mlp import MLP as MLP
 from metatower.nets.mlp import Linear as Linear
 from metatower.nets.supervised import Examples as Examples
