@@ -1,6 +1,9 @@
 import jax
 import pytest
 
+# before anything runs: the tests of sharding need more than one
+jax.config.update("jax_num_cpu_devices", 3)
+
 
 @pytest.fixture
 def x64():

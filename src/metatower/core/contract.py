@@ -34,6 +34,11 @@ class Objective(eqx.Module):
         del gradient
         return self
 
+    @property
+    def axis(self) -> str | None:
+        """The mesh axis whose devices share the work of one `loss`, None if each does all of it."""
+        return None
+
     def as_judge(self) -> "Objective":
         """The same objective as used to judge a finished run, where that may take more samples than a step does."""
         return self
@@ -78,6 +83,11 @@ class Learner(eqx.Module):
     def height(self) -> int:
         """The storey this learner stands on: 0 learns a task, 1 learns how storey 0 should learn, ..."""
         return 0
+
+    @property
+    def axis(self) -> str | None:
+        """The mesh axis whose devices share the work of one `loss`, None if each does all of it."""
+        return None
 
     def first_order(self) -> "Learner":
         """This learner with the derivative of its own gradients taken as zero, if it has any."""

@@ -95,13 +95,13 @@ def plan(tower: Learner, tasks: Data, *, compile: bool = True) -> Plan:
     learners = [learner for _, learner in storeys(tower)]
     data = [tasks]
     for above in learners[:-1]:
-        data.append(_support(data[-1], key, above))
+        data.append(support_of(data[-1], key, above))
     numbers = reversed(range(len(learners)))
     costs = tuple(_cost(*each, key, compile) for each in zip(learners, data, numbers, strict=True))
     return Plan(costs, jax.devices()[0].device_kind)
 
 
-def _support(data: Data, key: PRNGKeyArray, above: Learner) -> PyTree:
+def support_of(data: Data, key: PRNGKeyArray, above: Learner) -> PyTree:
     """The shapes of what one task of `data` gives to learn from."""
     if not callable(getattr(data, "sample", None)):
         raise TypeError(
@@ -111,7 +111,12 @@ def _support(data: Data, key: PRNGKeyArray, above: Learner) -> PyTree:
     return eqx.filter_eval_shape(lambda data, key: data.sample(key).support, data, key)
 
 
-def _cost(learner: Learner, data: PyTree, storey: int, key: PRNGKeyArray, compile: bool) -> Cost:
+def step_flops(learner: Learner, data: PyTree) -> float:
+    """Floating-point operations of one step of `learner`, of whose data the shapes are enough."""
+    return count(_traced(learner, data, jax.random.key(0)).jaxpr.jaxpr)[0]
+
+
+def _traced(learner: Learner, data: PyTree, key: PRNGKeyArray) -> jax.stages.Traced:
     state = eqx.filter_eval_shape(lambda learner, key: learner.start(key=key), learner, key)
     dynamic, static = eqx.partition((learner, state, data), _is_shaped)
 
@@ -119,9 +124,13 @@ def _cost(learner: Learner, data: PyTree, storey: int, key: PRNGKeyArray, compil
         learner, state, data = eqx.combine(dynamic, static)
         return eqx.filter(learner.update(state, data, key=key), eqx.is_array)
 
-    began = time.perf_counter()
     step.__name__ = f"plan_{time.time_ns()}"  # a name of its own, so that no cache holds this program
-    traced = jax.jit(step).trace(dynamic, key)
+    return jax.jit(step).trace(dynamic, key)
+
+
+def _cost(learner: Learner, data: PyTree, storey: int, key: PRNGKeyArray, compile: bool) -> Cost:
+    began = time.perf_counter()
+    traced = _traced(learner, data, key)
     flops, notes = count(traced.jaxpr.jaxpr)
     memory = seconds = None
     if compile:

@@ -7,13 +7,13 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Key, PRNGKeyArray, PyTree
 
 from metatower.core.contract import Data, Gradient, Learner, Metrics, Objective, Rule, Run, Scored, State, Tasks
 from metatower.core.gradient import Detached, Unrolled
 from metatower.core.keys import fork
 from metatower.core.leaves import Selector, names, pick, put, strong
+from metatower.core.shares import mean_of_shares, mean_over_devices, own_share
 
 
 class Descent(eqx.Module):
@@ -66,7 +66,8 @@ class Descend(Learner):
         def loss(leaves, key):
             return put(self.objective, leaves, self.learn).crossed_by(self.gradient).loss(data, key=key)
 
-        return self.gradient.estimate(loss, state.leaves, state.gradient, key=key)
+        scored, gradient, memory = self.gradient.estimate(loss, state.leaves, state.gradient, key=key)
+        return scored, mean_over_devices(gradient, self.objective.axis), memory
 
     def _move(self, state: Descent, gradient: list[Array], memory: State) -> Descent:
         rule, leaves = self.rule.step(state.rule, state.leaves, gradient)
@@ -101,6 +102,10 @@ class Descend(Learner):
     def height(self) -> int:
         return self.objective.height
 
+    @property
+    def axis(self) -> str | None:
+        return self.objective.axis
+
     def first_order(self) -> "Descend":
         return dataclasses.replace(self, gradient=Detached(self.gradient))
 
@@ -114,6 +119,7 @@ class Expected(Objective):
         chunk: tasks worked on at the same time; all of them if None. Less needs less memory and
             often less time on a CPU, where a small working set stays in the cache.
         judged: tasks per evaluation when a finished run is judged (`Descend.loss`); `batch` if None.
+        shared: the mesh axis over which the tasks are spread; set by `metatower.core.sharding`.
     """
 
     learner: Learner
@@ -121,6 +127,7 @@ class Expected(Objective):
     chunk: int | None = eqx.field(static=True, default=None)
     judged: int | None = eqx.field(static=True, default=None)
     gradient: Gradient = Unrolled()
+    shared: str | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         if not (isinstance(self.batch, int) and self.batch >= 1):
@@ -138,8 +145,9 @@ class Expected(Objective):
                 f"Expected over a learner of height {self.learner.height}: expected data with `sample(key)` (a "
                 f"`Tasks`), got {type(data).__name__}. A learner of height n learns from tasks nested n deep."
             )
-        losses, metrics = over_tasks(lambda key: self._run(data, key).score(), fork(key, self.batch), self.chunk)
-        return jnp.mean(losses), jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
+        keys = own_share(fork(key, self.batch), self.shared)
+        scores = over_tasks(lambda key: self._run(data, key).score(), keys, self.chunk)
+        return mean_of_shares(scores, self.batch, self.shared)
 
     def runs(self, data: Tasks, *, key: PRNGKeyArray) -> Iterable[Run]:
         return (self._run(data, key) for key in fork(key, self.batch))
@@ -151,6 +159,10 @@ class Expected(Objective):
     @property
     def height(self) -> int:
         return self.learner.height + 1
+
+    @property
+    def axis(self) -> str | None:
+        return self.shared or self.learner.axis
 
     def crossed_by(self, gradient: Gradient) -> "Expected":
         return dataclasses.replace(self, gradient=gradient)

@@ -15,6 +15,7 @@ from jaxtyping import Array, PyTree
 from metatower.core.contract import Data, Learner, State
 from metatower.core.errors import UserError
 from metatower.core.forensics import still_finite
+from metatower.core.sharding import Sharded, spread
 from metatower.training import checkpoint, failure
 from metatower.training.files import clean, make_folder, sole_user
 from metatower.training.progress import Progress, Silent
@@ -54,6 +55,7 @@ def train(
     show: Progress | None = None,
     checkpoint_every_seconds: float = 30.0,
     keep: int = 2,
+    devices: int | None = None,
 ) -> State:
     """The state of `learner`, the top storey of a tower of any height, after `steps` updates on `data`.
 
@@ -69,6 +71,8 @@ def train(
         show: silent if None.
         checkpoint_every_seconds: wall time between checkpoints; there is always one at the end.
         keep: how many checkpoints stay.
+        devices: how many of JAX's devices share the tasks of a step (`metatower.core.sharding`); if None all of them
+            where that is faster. With another number the result differs in the order of a few sums, no more.
 
     Raises:
         UserError: the folder is of another run, damaged, or not to be written to.
@@ -96,6 +100,9 @@ def train(
             log = Log(folder / "metrics.jsonl", done)
             stack.callback(log.close)
         state = start(learner, seed) if state is None else own(state)
+        worker, fixed = spread(learner, data, devices), data
+        if isinstance(worker, Sharded):
+            state, fixed = worker.replicate((state, data))
 
         def save():
             if folder is None or log is None:
@@ -109,7 +116,7 @@ def train(
         saved, count = time.monotonic(), 1
         while done < steps:
             began, count = time.monotonic(), min(count, steps - done)
-            state, buffers, finished, good = advance((learner, data, seed, done, count), state)
+            state, buffers, finished, good = advance((worker, fixed, seed, done, count), state)
             wait(finished)
             finished, buffers = int(finished), jax.device_get(buffers)
             if log is not None:
@@ -154,13 +161,14 @@ def advance(fixed: tuple, state: State) -> tuple[State, dict[str, Array], Array,
         and for each leaf whether it was finite after the last step tried.
     """
     learner, data, seed, done, count = fixed
-    numbers = jnp.uint32(done), jnp.int32(count)
-    return _advance((learner, data, jax.random.key(seed), *numbers), state)
+    # from NumPy: of no device, so that any number of devices may take them
+    return _advance((learner, data, np.uint32(seed), np.uint32(done), np.int32(count)), state)
 
 
 @eqx.filter_jit(donate="all-except-first")
 def _advance(fixed, state):
-    learner, data, root, done, count = fixed
+    learner, data, seed, done, count = fixed
+    root = jax.random.key(seed)
     arrays, rest = eqx.partition(state, eqx.is_array)
 
     # jitted so that it is traced once, though its shapes are asked for before the loop runs it

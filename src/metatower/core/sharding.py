@@ -1,0 +1,149 @@
+"""A tower on many devices, used exactly as on one."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PRNGKeyArray, PyTree
+
+from metatower.core.contract import Data, Learner, Metrics, Scored, State
+from metatower.core.describe import base_steps, storeys
+from metatower.core.plan import step_flops, support_of
+from metatower.core.tower import Expected
+
+AXIS = "devices"
+WHOLE = PartitionSpec()
+WORTH = 5e6
+"""Forward floating-point operations of a step for each device, from which on several CPU devices are faster."""
+
+
+class Sharded(Learner):
+    """`tower`, whose tasks at one storey are spread over the devices of a mesh.
+
+    The result is that of one device, up to the order of summation: the same tasks by the same keys. Every device holds
+    the whole state; make it with `shard`.
+    """
+
+    tower: Any
+    """The learner, with one of its `Expected` marked as shared over the mesh's axis."""
+    mesh: Mesh = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+
+    def start(self, *, key: PRNGKeyArray) -> State:
+        return self.tower.start(key=key)
+
+    def update(self, state: State, data: Data, *, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        return self._together(lambda tower, state, data, key: tower.update(state, data, key=key), state, data, key)
+
+    def step(self, state: State, data: Data, *, key: PRNGKeyArray) -> State:
+        return self.update(state, data, key=key)[0]
+
+    def loss(self, state: State, data: Data, *, key: PRNGKeyArray) -> Scored:
+        return self._together(lambda tower, state, data, key: tower.loss(state, data, key=key), state, data, key)
+
+    def _together(self, work, *arguments):
+        return on_each(self.mesh, lambda tower, arguments: work(tower, *arguments), (self.tower, arguments))
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """`tree` with every array on every device of the mesh, where the compiled step wants it."""
+        arrays, rest = eqx.partition(tree, eqx.is_array)
+        return eqx.combine(jax.device_put(arrays, NamedSharding(self.mesh, WHOLE)), rest)
+
+    @property
+    def height(self) -> int:
+        return self.tower.height
+
+
+def shard(tower: Learner, devices: int | None = None) -> Learner:
+    """`tower` with the tasks of one storey spread over this many of JAX's devices (all, of all processes, if None).
+
+    The storey is the one that leaves the fewest devices idle, and of equals the highest, where devices have to wait for
+    each other least. A tower with no `Expected` that it descends is returned as it is, and so is any on one device.
+
+    Raises:
+        ValueError: more devices than there are.
+    """
+    there = jax.devices()
+    number = len(there) if devices is None else devices
+    if not 1 <= number <= len(there):
+        raise ValueError(f"shard: expected 1 to {len(there)} devices, as JAX has so many, got {number}.")
+    tasks = _tasks(tower)
+    if number == 1 or not tasks:
+        return tower
+    best = max(range(len(tasks)), key=lambda storey: _share_at_work(tasks[storey], number))
+    number = min(number, tasks[best])
+    return Sharded(_marked(tower, best), mesh_of(there[:number]), tower.steps)
+
+
+def on_each(mesh: Mesh, work: Callable[..., PyTree], whole: tuple, split: tuple = ()) -> PyTree:
+    """`work(*whole, *split)` on every device of a mesh: what is split has a part of its first axis on each.
+
+    The result is put together in the same way, or taken to be the same everywhere if nothing is split.
+    """
+    parts = PartitionSpec(AXIS)
+    (whole_arrays, whole_rest), (split_arrays, split_rest) = (eqx.partition(x, eqx.is_array) for x in (whole, split))
+    others = []
+
+    def one(whole_arrays, split_arrays):
+        out = work(*eqx.combine(whole_arrays, whole_rest), *eqx.combine(split_arrays, split_rest))
+        out, other = eqx.partition(out, eqx.is_array)
+        others.append(other)
+        return out
+
+    # unchecked: that all devices end with the same follows from the means they take, which JAX cannot see
+    run = jax.shard_map(one, mesh=mesh, in_specs=(WHOLE, parts), out_specs=parts if split else WHOLE, check_vma=False)
+    return eqx.combine(run(whole_arrays, split_arrays), others[-1])
+
+
+def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+    """A mesh with these devices on its one axis."""
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def spread(tower: Learner, data: Data, devices: int | None = None) -> Learner:
+    """`tower`, shared over devices (all if None) if that can be expected to save time; see `shard`.
+
+    It always can between processes. Inside one it is left alone if a step has less than `WORTH` floating-point
+    operations for each device, which on the cores of a CPU take less time than to wait for each other.
+    """
+    sharded = shard(tower, devices)
+    if not isinstance(sharded, Sharded) or jax.process_count() > 1:
+        return sharded
+    work = forward_flops(tower, data)
+    return tower if work is not None and work < WORTH * sharded.mesh.size else sharded
+
+
+def forward_flops(tower: Learner, data: Data) -> float | None:
+    """Floating-point operations of the base learner's steps in one step of `tower`, without tracing the whole tower.
+
+    A half to a quarter of what `plan` counts. None where the tower does not tell its clocks.
+    """
+    steps, learners = base_steps(tower), [learner for _, learner in storeys(tower)]
+    if steps is None:
+        return None
+    for above in learners[:-1]:
+        data = support_of(data, jax.random.key(0), above)
+    return steps * step_flops(learners[-1], data)
+
+
+def _tasks(tower: Any) -> list[int]:
+    """Tasks per step of every storey that descends an `Expected`, from the top down to the first that does not."""
+    objective = getattr(tower, "objective", None)
+    return [objective.batch, *_tasks(objective.learner)] if isinstance(objective, Expected) else []
+
+
+def _share_at_work(tasks: int, devices: int) -> float:
+    return tasks / (devices * -(-tasks // devices))
+
+
+def _marked(tower: Any, storey: int) -> Any:
+    """The tower with the `Expected` of the learner number `storey` from the top shared."""
+    objective = tower.objective
+    if storey == 0:
+        objective = dataclasses.replace(objective, shared=AXIS)
+    else:
+        objective = dataclasses.replace(objective, learner=_marked(objective.learner, storey - 1))
+    return dataclasses.replace(tower, objective=objective)
