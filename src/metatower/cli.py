@@ -5,6 +5,7 @@ import difflib
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,15 @@ class Running:
     """Seconds between checkpoints: at most so much work is lost when a run is killed."""
     progress: Progress = "auto"
     """How progress is shown: a bar, plain lines, or nothing."""
+    devices: int | None = None
+    """Processor cores (or GPUs) of this machine that share the work of a step; 1 for none of it. All if not given."""
+    processes: int | None = None
+    """Processes that share the work: as many are started here, each with its part of the cores."""
+    coordinator: str | None = None
+    """On a cluster, where every process is started by you or by your launcher: `slurm`, `ompi`, or the HOST:PORT where
+    the first process listens, the same for all; then --processes and --process too."""
+    process: int | None = None
+    """Which of the processes this is, from 0; with --coordinator HOST:PORT."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +163,21 @@ class List:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _main(list(sys.argv[1:] if arguments is None else arguments))
+    except Exception as error:
+        if not _is_one_of_many():
+            raise
+        code = _lost(error)
+    if code and _is_one_of_many():
+        # at once: the ordinary end would wait for the other processes, and they for this one
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _main(arguments: list[str]) -> int:
     try:
         return _dispatch(arguments)
     except SystemExit as end:  # tyro has printed what it had to say
@@ -209,9 +233,9 @@ def _train(arguments: list[str]) -> int:
     run.check_config(recipe, folder)
     if run.is_finished(folder):
         print(f"The run in {folder} is finished already; these are its results. For another, choose --out or --seed.")
-    elif (folder / run.CONFIG).exists():
+    elif (folder / run.CONFIG).exists() and given.coordinator is None:
         raise UserError(f"{folder} holds this run, unfinished. Continue it with `metatower resume {folder}`.")
-    return _execute(recipe, folder, given)
+    return _execute(recipe, folder, given, ["train", *arguments])
 
 
 def _resume(arguments: list[str]) -> int:
@@ -221,22 +245,37 @@ def _resume(arguments: list[str]) -> int:
     recipe = run.recipe_of(given.folder)
     if run.is_finished(given.folder):
         print(f"The run in {given.folder} is finished already; these are its results.")
-    return _execute(recipe, given.folder, given)
+    return _execute(recipe, given.folder, given, ["resume", *arguments])
 
 
-def _execute(recipe: Any, folder: Path, given: Any) -> int:
+def _execute(recipe: Any, folder: Path, given: Any, arguments: list[str]) -> int:
+    if given.processes is not None and given.processes < 1:
+        raise UserError(f"Expected --processes of at least 1, got {given.processes}.")
+    if given.process is not None and given.coordinator is None:
+        raise UserError("--process says which of the processes this is, and needs --coordinator HOST:PORT beside it.")
+    if given.coordinator is None and (given.processes or 1) > 1:
+        from metatower.launch import launch
+
+        return launch(arguments, given.processes, f"metatower resume {folder} --processes {given.processes}")
     from metatower.evaluation import tables
     from metatower.evaluation.conclusion import Conclusion
     from metatower.recipes import run
     from metatower.training.loop import Interrupted
+    from metatower.training.processes import is_first, join, own_folder
     from metatower.training.progress import progress
     from metatower.training.runtime import setup
 
-    setup()
+    setup(given.devices)
+    if given.coordinator is not None:
+        join(given.coordinator, given.processes, given.process)
     try:
-        summary = run.execute(recipe, folder, progress(given.progress), checkpoint_every_seconds=given.checkpoint_every)
+        with own_folder(folder) as own:
+            show = progress(given.progress if is_first() else "silent")
+            summary = run.execute(recipe, own, show, checkpoint_every_seconds=given.checkpoint_every)
     except (Interrupted, KeyboardInterrupt):
         return _stopped(folder)
+    if not is_first():
+        return 0
     conclusion = Conclusion.load(folder / run.CONCLUSION)
     print()
     tables.show(conclusion.results, conclusion.paired)
@@ -325,6 +364,24 @@ def _parse(kind: Any, arguments: list[str], command: str, *about: str) -> Any:
         description="\n\n".join(inspect.cleandoc(text) for text in about or (kind.__doc__,)),
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+
+
+def _is_one_of_many() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def _lost(error: Exception) -> int:
+    """Tells of an error nobody expected; in a computation of many it is most likely the loss of another process."""
+    from jax.errors import JaxRuntimeError
+
+    from metatower.launch import LOST
+
+    if not isinstance(error, JaxRuntimeError) and "Gloo" not in str(error):
+        traceback.print_exception(error)
+        return 1
+    print(f"metatower: lost the other processes ({str(error).splitlines()[0]}).", file=sys.stderr)
+    return LOST
 
 
 def _stopped(folder: Path | None) -> int:

@@ -6,6 +6,8 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray, PyTree
 
@@ -16,8 +18,9 @@ from metatower.core.tower import Expected
 
 AXIS = "devices"
 WHOLE = PartitionSpec()
-WORTH = 5e6
-"""Forward floating-point operations of a step for each device, from which on several CPU devices are faster."""
+WORTH, WORTH_APART = 5e6, 2e7
+"""Forward floating-point operations of a step for each device, from which on it is faster to share the step; between
+the cores of a CPU in one process, and in several."""
 
 
 class Sharded(Learner):
@@ -98,22 +101,34 @@ def on_each(mesh: Mesh, work: Callable[..., PyTree], whole: tuple, split: tuple 
     return eqx.combine(run(whole_arrays, split_arrays), others[-1])
 
 
+def single(tree: PyTree) -> PyTree:
+    """`tree`, of which all devices hold the same, in arrays of this process that are bound to no device."""
+
+    def copy(x):
+        if not isinstance(x, jax.Array):
+            return x
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(copy(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+        return jnp.asarray(np.asarray(x.addressable_data(0)))
+
+    return jax.tree.map(copy, tree)
+
+
 def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
     """A mesh with these devices on its one axis."""
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def spread(tower: Learner, data: Data, devices: int | None = None) -> Learner:
-    """`tower`, shared over devices (all if None) if that can be expected to save time; see `shard`.
+    """`tower` shared over this many devices, as `shard` does it; if None over all, provided that it saves time.
 
-    It always can between processes. Inside one it is left alone if a step has less than `WORTH` floating-point
-    operations for each device, which on the cores of a CPU take less time than to wait for each other.
+    It does not where a step is over before the devices have found each other: see `WORTH`.
     """
     sharded = shard(tower, devices)
-    if not isinstance(sharded, Sharded) or jax.process_count() > 1:
+    if devices is not None or not isinstance(sharded, Sharded):
         return sharded
-    work = forward_flops(tower, data)
-    return tower if work is not None and work < WORTH * sharded.mesh.size else sharded
+    work, least = forward_flops(tower, data), WORTH if jax.process_count() == 1 else WORTH_APART
+    return tower if work is not None and work < least * sharded.mesh.size else sharded
 
 
 def forward_flops(tower: Learner, data: Data) -> float | None:

@@ -1,7 +1,7 @@
 """Judging a learner on tasks that it has not learned from; the same code at every storey."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +13,7 @@ from jaxtyping import Array, Int, Key, PRNGKeyArray, UInt32
 from metatower.core import Learner, Metrics, State, Task, Tasks
 from metatower.core.errors import UserError
 from metatower.core.keys import fork, fork_at
+from metatower.core.sharding import mesh_of, on_each
 from metatower.evaluation.statistics import Interval, interval
 from metatower.training.progress import Progress, Silent
 
@@ -130,6 +131,7 @@ def scores_after(
         raise UserError(f"Expected a seed from 0 to 2**32 - 1, got {seed}.")
     show = show or Silent()
     chunk = min(episodes, chunk or (50 if learner.height == 0 else 10))
+    chunk = -(-chunk // jax.local_device_count()) * jax.local_device_count()
     if any(field.name == "steps" for field in dataclasses.fields(learner)):
         # the host counts the steps: learners that differ in this number only share their programs
         learner = _replace(learner, steps=1)
@@ -172,24 +174,38 @@ _replace: Any = dataclasses.replace  # of a field that only some learners have
 
 @eqx.filter_jit
 def _begin(learner: Learner, keys: Key[Array, " episode"]) -> State:
-    return jax.vmap(lambda key: learner.start(key=fork(fork(key, 3)[1], 2)[0]))(keys)
+    def one(learner, key):
+        return learner.start(key=fork(fork(key, 3)[1], 2)[0])
+
+    return _over_episodes(one, (learner,), (keys,))
 
 
 @eqx.filter_jit
 def _step(learner: Learner, tasks: Tasks, keys: Key[Array, " episode"], state: State, index: Int[Array, ""]) -> State:
-    def one(key, state):
+    def one(learner, tasks, index, key, state):
         key_task, key_adapt, _ = fork(key, 3)
         key_step = fork_at(fork(key_adapt, 2)[1], index)
         return learner.step(state, tasks.sample(key_task).support, key=key_step)
 
-    return jax.vmap(one)(keys, state)
+    return _over_episodes(one, (learner, tasks, index), (keys, state))
 
 
 @eqx.filter_jit
 def _judge(learner: Learner, tasks: Tasks, keys: Key[Array, " episode"], state: State) -> Metrics:
-    def one(key, state):
+    def one(learner, tasks, key, state):
         key_task, _, key_query = fork(key, 3)
         loss, metrics = learner.loss(state, tasks.sample(key_task).query, key=key_query)
         return {**metrics, "loss": loss}
 
-    return jax.vmap(one)(keys, state)
+    return _over_episodes(one, (learner, tasks), (keys, state))
+
+
+def _over_episodes(one: Callable, whole: tuple, each: tuple) -> Any:
+    """`one(*whole, *episode)` for every episode, spread over the devices of this process."""
+
+    def part(*arguments):
+        fixed, episodes = arguments[: len(whole)], arguments[len(whole) :]
+        return jax.vmap(lambda *episode: one(*fixed, *episode))(*episodes)
+
+    devices = jax.local_devices()
+    return part(*whole, *each) if len(devices) == 1 else on_each(mesh_of(devices), part, whole, each)

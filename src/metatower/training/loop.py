@@ -15,9 +15,10 @@ from jaxtyping import Array, PyTree
 from metatower.core.contract import Data, Learner, State
 from metatower.core.errors import UserError
 from metatower.core.forensics import still_finite
-from metatower.core.sharding import Sharded, spread
+from metatower.core.sharding import Sharded, single, spread
 from metatower.training import checkpoint, failure
 from metatower.training.files import clean, make_folder, sole_user
+from metatower.training.processes import agree
 from metatower.training.progress import Progress, Silent
 from metatower.training.records import Log, is_logged
 from metatower.training.runtime import Stop
@@ -103,6 +104,8 @@ def train(
         worker, fixed = spread(learner, data, devices), data
         if isinstance(worker, Sharded):
             state, fixed = worker.replicate((state, data))
+        elif jax.process_count() > 1:
+            show.note("The steps are too short to be shared between processes: every process does all of them.")
 
         def save():
             if folder is None or log is None:
@@ -129,16 +132,17 @@ def train(
             if finished < count:
                 save()
                 show.note(f"Step {done} is not finite. Doing it again in parts, to see where it goes wrong …")
-                raise failure.examine(learner, state, data, good, step=done, seed=seed, config=config, folder=folder)
-            if stop.asked:
+                where = {"step": done, "seed": seed, "config": config, "folder": folder}
+                raise failure.examine(learner, single(state), data, good, **where)
+            count, leave = agree(_next_count(count, time.monotonic() - began), stop.asked)
+            if leave:
                 save()
                 raise Interrupted(folder, done)
             if time.monotonic() - saved > checkpoint_every_seconds:
                 save()
                 saved = time.monotonic()
-            count = _next_count(count, time.monotonic() - began)
         save()
-        return state
+        return single(state) if isinstance(worker, Sharded) else state
 
 
 def wait(array: Any) -> None:

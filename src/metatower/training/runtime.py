@@ -1,4 +1,4 @@
-"""The process around the training: where compiled programs are kept between runs, and how it is asked to stop."""
+"""The process around the training: its devices, where compiled programs are kept, and how it is asked to stop."""
 
 import hashlib
 import os
@@ -8,24 +8,34 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
 import jax
 import jaxlib
 
+from metatower.core.errors import UserError
+from metatower.training.processes import cores
 
-def setup() -> Path | None:
-    """Keeps compiled programs between processes, so that only the first run of a tower waits for the compiler.
 
-    They go to `METATOWER_CACHE`, or to the user's cache folder; `METATOWER_NO_CACHE=1` keeps none, and a folder
-    chosen through JAX (`JAX_COMPILATION_CACHE_DIR`) stays. It is JAX's own cache, which trusts what it finds:
-    point it at no folder that others may write to.
+def setup(devices: int | None = None) -> Path | None:
+    """To be called before anything is computed: every processor core becomes a device, and compiled programs are kept.
+
+    Devices share the tasks of a training step where that is faster (`metatower.core.sharding`).
+
+    Kept programs let only the first run of a tower wait for the compiler. They go to `METATOWER_CACHE`, or to the
+    user's cache folder; `METATOWER_NO_CACHE=1` keeps none, and a folder chosen through JAX
+    (`JAX_COMPILATION_CACHE_DIR`) stays. It is JAX's own cache, which trusts what it finds: point it at no folder that
+    others may write to.
+
+    Args:
+        devices: use so many processor cores or GPUs only, at least 1; all that this process may use if None.
 
     Returns:
         The folder, None if there is none. A folder that cannot be written to is no error: nothing is kept then.
     """
+    _choose_devices(devices)
     if os.environ.get("METATOWER_NO_CACHE", "0") not in ("", "0"):
         jax.config.update("jax_compilation_cache_dir", None)
         return None
@@ -44,6 +54,19 @@ def setup() -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     return Path(chosen)
+
+
+def _choose_devices(number: int | None) -> None:
+    if number is not None and not 1 <= number <= 4096:
+        raise UserError(f"Expected at least 1 device, got {number}.")
+    chosen = jax.config.values["jax_num_cpu_devices"] > 0 or "host_platform_device_count" in os.environ.get(
+        "XLA_FLAGS", ""
+    )
+    if number is not None:
+        jax.config.update("jax_cuda_visible_devices", ",".join(map(str, range(number))))
+    if number is not None or not chosen:  # what was chosen through JAX stays
+        with suppress(RuntimeError):  # JAX is at work already: it keeps the devices that it has
+            jax.config.update("jax_num_cpu_devices", number or cores())
 
 
 def cache_folder() -> Path:

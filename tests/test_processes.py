@@ -1,0 +1,111 @@
+"""One run in several processes: the same result as in one, one voice, one set of files, one clear end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from metatower import launch
+from metatower.cli import main
+
+# steps that are worth sharing between processes, and few of them
+JOB = ["maml-glyphs", "--steps", "12", "--batch", "24", "--queries", "3", "--episodes", "50"]
+RUN = [sys.executable, "-m", "metatower.cli", "train", *JOB, "--progress", "plain", "--checkpoint-every", "0"]
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_until(true, seconds=120):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes through /proc, which Linux has")
+def test_a_killed_process_ends_the_run_and_one_process_continues_it(tmp_path):
+    folder, longer = tmp_path / "run", [*RUN, "--steps", "400"]
+    run = subprocess.Popen(
+        [*longer, "--out", str(folder), "--processes", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: len(list(folder.glob("checkpoint-*"))) > 0 or run.poll() is not None)
+    first, second = children(run.pid)
+    os.kill(second, signal.SIGKILL)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 1, said
+    assert "process 1 of 2 was ended by SIGKILL" in said
+    assert f"metatower resume {folder} --processes 2" in said
+    assert "Traceback" not in said
+    assert not Path(f"/proc/{first}").exists()
+    assert list(folder.glob("checkpoint-*"))
+    assert main(["resume", str(folder), "--progress", "silent"]) == 0
+    assert json.loads((folder / "summary.json").read_text())["recipe"] == "maml-glyphs"
+
+
+def test_two_processes_learn_what_one_learns(tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder, processes in zip(folders, ("1", "2"), strict=True):
+        done = subprocess.run(
+            [*RUN, "--out", str(folder), "--processes", processes], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        assert "too short to be shared" not in done.stdout + done.stderr
+        assert done.stderr.count("judging: MAML  50/50") == 1, "only one of them speaks"
+    one, two = (load_file(folder / "model/model.safetensors") for folder in folders)
+    for name in one:
+        # twelve steps of Adam amplify what the order of summation does
+        np.testing.assert_allclose(two[name], one[name], atol=2e-4)
+    names = [sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) for folder in folders]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--processes", "0"], "--processes of at least 1, got 0"),
+        (["--process", "1"], "needs --coordinator"),
+        (["--devices", "0"], "at least 1 device, got 0"),
+        (["--coordinator", "here", "--processes", "2", "--process", "0"], "expected HOST:PORT, slurm or ompi"),
+        (["--coordinator", "here:1234", "--processes", "2", "--process", "2"], "from 0 to N - 1"),
+        (["--coordinator", "here:1234"], "expected --processes N"),
+    ],
+)
+def test_places_that_cannot_be(options, words, tmp_path, capsys):
+    assert main(["train", "maml-sinusoid", "--out", str(tmp_path / "run"), *options]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cores_are_dealt(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 4, 6, 8}, raising=False)
+    assert launch._dealt(2) == [{0, 2}, {4, 6, 8}]
+    assert launch._dealt(5) == [{0}, {2}, {4}, {6}, {8}]
+    assert launch._dealt(6) == [{0}, {2}, {4}, {6}, {8}, {0}]
+
+
+@pytest.mark.parametrize(
+    ("codes", "code", "words"),
+    [
+        ([0, 0], 0, ""),
+        ([2, None], 2, ""),  # the first has said itself what is wrong
+        ([130, 130], 130, ""),
+        ([launch.LOST, 2], 1, "process 1 of 2 ended with code 2: no space"),
+        ([launch.LOST, -9], 1, "process 1 of 2 was ended by SIGKILL"),
+        ([-15, launch.LOST], 1, "process 0 of 2 was ended by SIGTERM"),
+    ],
+)
+def test_the_one_to_blame(codes, code, words, tmp_path, capsys):
+    said = [tmp_path / "0", tmp_path / "1"]
+    for file in said:
+        file.write_text("chatter\nno space\n")
+    assert launch._conclude(codes, said, "metatower resume run") == code
+    assert words in capsys.readouterr().err
