@@ -319,10 +319,10 @@ def _plan(arguments: list[str]) -> int:
     from metatower.core.describe import describe
     from metatower.core.plan import plan
 
-    tower = recipe.learner()
+    tower, data = recipe.build()
     print(describe(tower))
     print()
-    print(plan(tower, recipe.data()))
+    print(plan(tower, data))
     print(f"The recipe takes {recipe.steps:,} steps of the top storey; judging and baselines come on top.")
     return 0
 

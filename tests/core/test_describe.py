@@ -16,13 +16,13 @@ storey 3: Descend on Expected
               storey 1  rule.rule.rate          []      1
   rule      Adam(rate 0.01, b1 0.9, b2 0.999, eps 1e-08)
   gradient  Unrolled
-  clock     1 step here = 2 tasks x 7 steps of storey 2 = 3,780 base-learner steps
+  clock     1 step here = 2 tasks x 7 steps of storey 2 + judging = 3,780 base-learner steps
 storey 2: Descend on Expected
   learns    1 number in 1 array
               storey 1  rule.rule.rate  []  1
   rule      SGD(rate 0.5)
   gradient  ForwardMode
-  clock     7 steps per adaptation; 1 step here = 3 tasks x 5 steps of storey 1 = 252 base-learner steps
+  clock     7 steps per adaptation; 1 step here = 3 tasks x 5 steps of storey 1 + judging = 252 base-learner steps
 storey 1: Descend on Expected
   learns    6 numbers in 3 arrays
               storey 0  w                       []      1

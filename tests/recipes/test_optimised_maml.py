@@ -68,4 +68,4 @@ def test_options_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="meta_batch of at least 1"):
         OptimisedMAMLFunctions(meta_batch=0)
     with pytest.raises(UserError, match="inner_rate above 0"):
-        OptimisedMAMLFunctions(inner_rate=-1.0)
+        OptimisedMAMLFunctions(inner_rate=0.0)

@@ -49,22 +49,6 @@ def test_jax_has_the_first_word(tmp_path):
     assert say(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"), METATOWER_CACHE=str(tmp_path / "m"))[0].endswith("own")
 
 
-def test_places(monkeypatch, tmp_path):
-    monkeypatch.delenv("METATOWER_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert runtime.cache_folder() == tmp_path / "metatower"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert runtime.cache_folder() == Path.home() / ".cache" / "metatower"
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert runtime.cache_folder() == Path.home() / "Library/Caches/metatower"
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert runtime.cache_folder() == tmp_path / "local/metatower/Cache"
-    monkeypatch.setenv("METATOWER_CACHE", "~/here")
-    assert runtime.cache_folder() == Path.home() / "here"
-
-
 def test_the_machine_has_one_name():
     assert runtime.machine() == runtime.machine()
     assert runtime.machine().startswith(f"jax-{jax.__version__}-")

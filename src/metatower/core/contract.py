@@ -216,8 +216,3 @@ class Run(eqx.Module):
     def score(self) -> Scored:
         """The loss on the task's query after adapting to its support."""
         return self.gradient.score(self.learner, self.tasks.sample(self.task_key), key=self.key)
-
-
-def height_of(tree: PyTree) -> int:
-    """The height of a learner or objective, 0 for anything that has none."""
-    return getattr(tree, "height", 0)

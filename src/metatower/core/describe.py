@@ -139,7 +139,8 @@ def _clock(learner: Any, number: int, is_top: bool) -> str:
         below = learner.objective.learner
         here = f"1 step here = {_plural(batch, 'task')} x {_plural(below.steps, 'step')} of storey {number - 1}"
         total = base_steps(learner)
-        words.append(here if total is None else f"{here} = {_plural(total, 'base-learner step')}")
+        judging = " + judging" if below.height > 0 else ""
+        words.append(here if total is None else f"{here}{judging} = {_plural(total, 'base-learner step')}")
     return "; ".join(words) or f"{_plural(learner.steps, 'step')} per adaptation"
 
 

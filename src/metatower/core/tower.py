@@ -56,6 +56,11 @@ class Descend(Learner):
     def start(self, *, key: PRNGKeyArray) -> Descent:
         del key
         leaves = [strong(leaf) for leaf in pick(self.objective, self.learn)]
+        if not leaves:
+            raise ValueError(
+                f"Descend: {type(self.objective).__name__} offers nothing to learn. What is learned are floating-point "
+                "arrays: write a number as `jnp.array(0.5)` to have it learned, or look at `learn=`."
+            )
         return Descent(leaves, self.rule.start(leaves), self.gradient.start(leaves))
 
     def update(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> tuple[Descent, Metrics]:

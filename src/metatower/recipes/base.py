@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 import types
 import typing
 from abc import ABC, abstractmethod
@@ -31,6 +32,55 @@ class Recipe(ABC):
     """Chooses the initial numbers and the stream of tasks."""
     steps: int = 1000
     """Steps of the top storey."""
+
+    def __post_init__(self):
+        self.check()
+
+    def check(self) -> None:
+        """Refuses options that cannot be; subclasses add what they know.
+
+        Raises:
+            UserError: a value of another type than the option's, a number that is not finite or negative, or a tuple
+                of numbers that is empty or has one below 1.
+        """
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            given, hint = getattr(self, field.name), hints[field.name]
+            if wrong := _complaint(given, hint):
+                raise UserError(f"{self.name}: expected {field.name} {wrong}, got {given!r}.")
+        if self.seed >= 2**32:
+            raise UserError(f"{self.name}: expected seed from 0 to 2**32 - 1, got {self.seed}.")
+
+    def at_least_one(self, *names: str) -> None:
+        """Raises UserError if one of these options is below 1."""
+        for name in names:
+            if getattr(self, name) < 1:
+                raise UserError(f"{self.name}: expected {name} of at least 1, got {getattr(self, name)}.")
+
+    def above_zero(self, *names: str) -> None:
+        """Raises UserError if one of these options is not above 0."""
+        for name in names:
+            if getattr(self, name) <= 0:
+                raise UserError(f"{self.name}: expected {name} above 0, got {getattr(self, name)}.")
+
+    def seed_for(self, stream: int) -> int:
+        """A seed for another stream of tasks than the run's own."""
+        return (self.seed + stream) % 2**32
+
+    def build(self) -> tuple[Any, Tasks]:
+        """Learner and data, the data first.
+
+        Raises:
+            UserError: options that do not go together.
+        """
+        try:
+            data = self.data()
+            return self.learner(), data
+        except UserError:
+            raise
+        except Exception as error:  # an option that no check foresaw; the person needs a sentence all the same
+            what = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"{self.name} cannot be built with these options: {what}") from error
 
     @abstractmethod
     def learner(self) -> Learner:
@@ -96,6 +146,30 @@ class Recipe(ABC):
             raise
         except (TypeError, ValueError) as error:
             raise UserError(f"The options of the recipe {cls.name} cannot be used: {error}.") from error
+
+
+def _complaint(given: Any, hint: Any) -> str:
+    """What a value of this type would have been, if this is none; empty if it is fine."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        complaints = [_complaint(given, kind) for kind in typing.get_args(hint) if kind is not type(None)]
+        return "" if given is None or "" in complaints else complaints[0]
+    if typing.get_origin(hint) is tuple:
+        inner = typing.get_args(hint)[0]
+        if not isinstance(given, tuple) or not given:
+            return f"as one or more of {inner.__name__}"
+        worst = next((wrong for each in given if (wrong := _complaint(each, inner))), "")
+        if not worst and inner is int and min(given) < 1:
+            return "with numbers of at least 1"
+        return worst
+    if hint is float:
+        fine = isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given) and given >= 0
+        return "" if fine else "as a finite number, not negative"
+    if hint is int:
+        fine = isinstance(given, int) and not isinstance(given, bool) and 0 <= given < 2**53
+        return "" if fine else "as an integer, not negative"
+    if isinstance(hint, type) and not isinstance(given, hint):
+        return f"as a {hint.__name__}"
+    return ""
 
 
 def _plain(value: Any) -> Any:

@@ -21,6 +21,8 @@ from metatower.training.progress import Progress
 
 HELD_OUT, FOLDER = "held-out", "folder:"
 IMAGES = ("glyphs", "omniglot", "glyph-families")
+FRESH = 0x5EED0000
+"""Added to the seed, so that a run's own judgement, which has the same seed, has seen none of these tasks."""
 FUNCTIONS = ("sinusoids", "functions", "function-families")
 
 
@@ -73,6 +75,8 @@ def judge(
     for name, number in (("ways", ways), ("shots", shots), ("queries", queries), ("episodes", episodes)):
         if number is not None and number < 1:
             raise UserError(f"Expected --{name} of at least 1, got {number}.")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"Expected --seed from 0 to 2**32 - 1, got {seed}.")
     recipe, learner = recipe_of(folder), load(folder)
     takes = _takes(learner, recipe.held_out())
     if ways is not None and takes.ways is None:
@@ -93,10 +97,19 @@ def judge(
         raise UserError(f"This model takes inputs of shape {takes.shape}, and the tasks {tasks} have {inputs}.")
     if episodes is None:
         episodes = 1000 if takes.height == 0 else 50
+    learner = _as_judged(learner, getattr(recipe, "final_judged", None)) if takes.height else learner
+    fresh = (seed + FRESH) % 2**32
     scores = adaptation_scores(
-        learner, source, episodes=episodes, seed=seed, steps=learner.steps, show=show, title=f"judging on {tasks}"
+        learner, source, episodes=episodes, seed=fresh, steps=learner.steps, show=show, title=f"judging on {tasks}"
     )
     return _conclude(learner, takes, scores, unit, [words, _what_adapting_is(learner, takes)])
+
+
+def _as_judged(learner: Any, judged: int | None) -> Any:
+    """The learner, whose finished runs are judged on as many tasks as the recipe's own judgement takes."""
+    if judged is None:
+        return learner
+    return dataclasses.replace(learner, objective=dataclasses.replace(learner.objective, judged=judged))
 
 
 def _conclude(learner: Learner, takes: Takes, scores: dict, unit: str, notes: list[str]) -> Conclusion:
@@ -134,6 +147,8 @@ def _source(name: str, takes: Takes, recipe: Recipe, given: dict[str, int], seed
         return held_out, "distribution" if takes.height else "task", "The recipe's own held-out tasks."
     if name in FUNCTIONS:
         return _functions(name, takes)
+    if name == FOLDER:
+        raise UserError("Expected the name of a folder after `folder:`, as in --tasks folder:my/photos.")
     if name.startswith(FOLDER):
         return _own_pictures(Path(name.removeprefix(FOLDER)).expanduser(), takes, "queries" in given, seed)
     if name in IMAGES:

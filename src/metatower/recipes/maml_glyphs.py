@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from metatower.core import Descend, Learner, State, Tasks, lift, value
-from metatower.core.errors import UserError
 from metatower.evaluation.conclusion import Conclusion, Curves, Images, Rates
 from metatower.evaluation.episodes import adaptation_scores, episode_keys, evaluate
 from metatower.evaluation.statistics import interval
@@ -58,12 +57,10 @@ class MAMLGlyphs(Recipe):
     fonts: Path | None = None
     """A folder of further fonts (.ttf, .otf) to draw letters from."""
 
-    def __post_init__(self):
-        for option in ("ways", "shots", "queries", "batch", "inner_steps", "episodes", "size"):
-            if getattr(self, option) < 1:
-                raise UserError(f"{self.name}: expected {option} of at least 1, got {getattr(self, option)}.")
-        if self.inner_rate <= 0 or self.rate <= 0:
-            raise UserError(f"{self.name}: expected rates above 0, got {self.inner_rate} and {self.rate}.")
+    def check(self) -> None:
+        super().check()
+        self.at_least_one("ways", "shots", "queries", "batch", "inner_steps", "episodes", "size")
+        self.above_zero("inner_rate", "rate")
 
     def learner(self) -> Descend:
         rates = rates_for(self._objective(), self.inner_rate, steps=self.inner_steps)

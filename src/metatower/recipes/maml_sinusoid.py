@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from metatower.core import Constant, Descend, Learner, State, lift
-from metatower.core.errors import UserError
 from metatower.evaluation.conclusion import Conclusion, Curves, Functions, FunctionTask
 from metatower.evaluation.episodes import adaptation_scores, episode_keys
 from metatower.evaluation.statistics import interval
@@ -26,6 +25,8 @@ from metatower.training.progress import Progress
 CURVE_STEPS = 10
 RATES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 TUNING_TASKS = 200
+STREAM = 2**31
+"""How far the seed of the tasks that baselines are tuned on is from that of the tasks that they are judged on."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,10 @@ class MAMLSinusoid(Recipe):
     episodes: int = 1000
     """Fresh waves to be judged on."""
 
-    def __post_init__(self):
-        for option in ("shots", "batch", "inner_steps", "episodes"):
-            if getattr(self, option) < 1:
-                raise UserError(f"{self.name}: expected {option} of at least 1, got {getattr(self, option)}.")
-        if self.inner_rate <= 0 or self.rate <= 0 or not self.hidden or min(self.hidden) < 1:
-            raise UserError(f"{self.name}: expected rates above 0 and at least one hidden unit per layer.")
+    def check(self) -> None:
+        super().check()
+        self.at_least_one("shots", "batch", "inner_steps", "episodes")
+        self.above_zero("inner_rate", "rate")
 
     def learner(self) -> Descend:
         return lift(maml(self._objective(), self.inner_rate, self.inner_steps), adam(self.rate), batch=self.batch)
@@ -139,7 +138,7 @@ class MAMLSinusoid(Recipe):
             learner,
             self.held_out(),
             episodes=episodes,
-            seed=2 * self.seed + stream,
+            seed=self.seed_for(stream * STREAM),
             steps=max(CURVE_STEPS, self.inner_steps),
             show=show,
             title=f"judging: {title}",
@@ -174,7 +173,7 @@ class MAMLSinusoid(Recipe):
             lines = x, truth, task.support.x, task.support.y
             return [line[:, 0] for line in lines], {name: y[:, 0] for name, y in guesses.items()}
 
-        drawn = [jax.device_get(sample(artefact, pretrained, key)) for key in episode_keys(2 * self.seed, 0, 3)]
+        drawn = [jax.device_get(sample(artefact, pretrained, key)) for key in episode_keys(self.seed, 0, 3)]
         tasks = tuple(FunctionTask(*lines, predictions=predictions) for lines, predictions in drawn)
         return Functions(f"Three fresh waves, and what the network makes of {self.shots} points of each.", tasks)
 

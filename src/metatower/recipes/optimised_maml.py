@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from metatower.core import Descend, Expected, Objective, Selector, State, Tasks, lift, names, pick, put, value
-from metatower.core.errors import UserError
 from metatower.core.plan import plan
 from metatower.evaluation.conclusion import Conclusion, Curves, Rates, Scores
 from metatower.evaluation.episodes import adaptation_scores, evaluate
@@ -78,14 +77,13 @@ class OptimisedMAML(Recipe):
     final_judged: int = 64
     """Tasks of a held-out distribution on which the result of a run is judged."""
 
-    def __post_init__(self):
+    def check(self) -> None:
+        super().check()
         for field in dataclasses.fields(self):
-            least = 0 if field.name in ("seed", "steps", "pooled_steps", "pooled_extra") else 1
-            number = getattr(self, field.name)
-            if isinstance(number, int) and number < least:
-                raise UserError(f"{self.name}: expected {field.name} of at least {least}, got {number}.")
-            if isinstance(number, float) and number <= 0:
-                raise UserError(f"{self.name}: expected {field.name} above 0, got {number}.")
+            if isinstance(getattr(self, field.name), float):
+                self.above_zero(field.name)
+            elif field.type is int and field.name not in ("seed", "steps", "pooled_steps", "pooled_extra"):
+                self.at_least_one(field.name)
 
     @abstractmethod
     def objective(self, seed: int) -> Objective:
@@ -240,7 +238,7 @@ class OptimisedMAML(Recipe):
         family = self.data()
 
         def score(learner):
-            scores = self._judge(learner, family, self.tuned_on, self.seed + seed, show, title, self.judged)
+            scores = self._judge(learner, family, self.tuned_on, self.seed_for(seed), show, title, self.judged)
             found = scores[self.metric].mean()
             return sign * found if np.isfinite(found) else np.inf
 

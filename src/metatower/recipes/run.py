@@ -44,12 +44,7 @@ def execute(
         check_config(recipe, folder)
         return read_json(folder / SUMMARY)
     # what can be refused is refused before anything is written
-    if not 0 <= recipe.seed < 2**32 or recipe.steps < 0:
-        raise UserError(f"Expected a seed from 0 to 2**32 - 1 and steps >= 0, got {recipe.seed} and {recipe.steps}.")
-    try:
-        learner, data = recipe.learner(), recipe.data()
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error
+    learner, data = recipe.build()
     make_folder(folder)
     check_config(recipe, folder)
     if not (folder / CONFIG).exists():
@@ -154,6 +149,7 @@ def load(path: Path | str) -> Learner:
     if (folder / MODEL).exists():
         folder = (folder / MODEL).parent
     recipe = recipe_of(folder)
+    recipe.build()
     file = folder / Path(MODEL).name
     if not file.exists():
         raise UserError(f"{folder} holds no trained model yet. Finish its training with `metatower resume {folder}`.")

@@ -21,7 +21,9 @@ class Adam(Rule):
     """Kingma & Ba 2015, algorithm 1.
 
     Differs from the paper in where ε stands: θ ← θ − rate · m̂ / √(v̂ + ε²). At v̂ = 0 this has the paper's
-    value and a finite derivative, so that a tower may differentiate through it from the first step on.
+    value and finite derivatives, so that a tower may differentiate through it from the first step on. Each further
+    derivative at a gradient of exactly zero is larger by a power of 1/ε: in single precision give a tower of more than
+    two storeys above an Adam an ε of 1e-4 or more.
     """
 
     rate: PyTree

@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pooch
+
+from metatower.core.places import cache_folder
 
 Arrays = dict[str, np.ndarray]
 _CHECKSUM = "sha256"
-
-
-def cache_folder() -> Path:
-    """`METATOWER_CACHE` if set, else the platform's cache folder for metatower."""
-    return Path(os.environ.get("METATOWER_CACHE") or pooch.os_cache("metatower"))
 
 
 def cached(name: str, build: Callable[[], Arrays]) -> Arrays:

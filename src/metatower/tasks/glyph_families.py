@@ -169,7 +169,10 @@ class GlyphFamily(Tasks):
         layout = Layout(ways, shots, queries, size)
         check_split(split)
         if layout.shots < 1 or layout.queries < 1 or layout.ways < 2 or layout.size < 4:
-            raise UserError(f"Expected at least 2 ways, 1 shot, 1 query per class and 4 pixels; got {layout}.")
+            raise UserError(
+                f"Expected at least 2 ways, 1 shot, 1 query per class and 4 pixels a side; got {ways} ways, "
+                f"{shots} shots, {queries} queries and {size} pixels."
+            )
         self.choices = jnp.asarray([_attributes_of(name) for name in classes]).reshape(-1, len(NAMES))
         if not len(self.choices):
             raise UserError(f"Expected at least one class of {', '.join(CLASSES)}; got none.")
@@ -177,7 +180,7 @@ class GlyphFamily(Tasks):
         if CHARACTER in classes and each > drawings:
             raise UserError(
                 f"{layout.shots} shots and {layout.queries} queries of a letter need {each} drawings of it, "
-                f"and at most {drawings} are used. Ask for fewer, or raise `drawings`."
+                f"and at most {drawings} are used. Ask for fewer shots or queries."
             )
         least = each if CHARACTER in classes else 1
         wanted = [g for g in np.unique(group) if np.sum((group == g) & (count >= least)) >= 2 * layout.ways]

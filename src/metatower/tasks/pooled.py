@@ -1,5 +1,7 @@
 """A family of distributions seen as one distribution: their mixture."""
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from metatower.core import Task, Tasks
@@ -9,12 +11,22 @@ from metatower.core.keys import fork
 class Pooled(Tasks):
     """Tasks from a fresh member of a family each time: what *pooled* meta-training trains on.
 
+    They come from both of the member's pools, the one that a run learns from and the one that it is judged on.
+
     Args:
-        family: tasks whose support is itself a `Tasks`.
+        family: tasks whose support and query are themselves `Tasks`, of the same structure.
     """
 
     family: Tasks
 
     def sample(self, key: PRNGKeyArray) -> Task:
         key_member, key_task = fork(key, 2)
-        return self.family.sample(key_member).support.sample(key_task)
+        key_pool, key_task = fork(key_task, 2)
+        member = self.family.sample(key_member)
+        first = jax.random.bits(key_pool) % 2 == 0
+
+        # what both pools share, such as the pictures, must not be copied for every task
+        def chosen(one, other):
+            return one if one is other else jnp.where(first, one, other)
+
+        return jax.tree.map(chosen, member.support, member.query).sample(key_task)

@@ -5,7 +5,6 @@ import os
 import platform
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -16,6 +15,7 @@ import jax
 import jaxlib
 
 from metatower.core.errors import UserError
+from metatower.core.places import cache_folder
 from metatower.training.processes import cores
 
 
@@ -67,17 +67,6 @@ def _choose_devices(number: int | None) -> None:
     if number is not None or not chosen:  # what was chosen through JAX stays
         with suppress(RuntimeError):  # JAX is at work already: it keeps the devices that it has
             jax.config.update("jax_num_cpu_devices", number or cores())
-
-
-def cache_folder() -> Path:
-    """Where this library keeps what it can make again: `METATOWER_CACHE`, else the platform's place for such files."""
-    if given := os.environ.get("METATOWER_CACHE"):
-        return Path(given).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "metatower"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "metatower" / "Cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metatower"
 
 
 def machine() -> str:
