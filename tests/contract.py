@@ -20,6 +20,7 @@ from metatower import (
     Task,
     Tasks,
     adam,
+    anneal,
     clip,
     from_optax,
     lift,
@@ -151,6 +152,7 @@ RULES: dict[str, Callable[[Objective], Rule]] = {
     "adam, all learned": lambda o: adam(Positive(0.05), number(0.8), number(0.9), Positive(1e-3)),
     "per_step": lambda o: per_step(sgd(rates_for(o, 0.2, steps=2))),
     "clip": lambda o: clip(sgd(number(0.5)), number(0.05)),
+    "anneal": lambda o: anneal(sgd(number(0.5)), 3),
     "optax": lambda o: from_optax(optax.adam(0.05)),
 }
 

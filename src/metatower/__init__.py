@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from metatower.core.plan import plan as plan
     from metatower.recipes.run import load as load
     from metatower.rules import adam as adam
+    from metatower.rules import anneal as anneal
     from metatower.rules import clip as clip
     from metatower.rules import from_optax as from_optax
     from metatower.rules import momentum as momentum
@@ -34,7 +35,7 @@ _WHERE = {
     "metatower.core": "Constant Descend Expected Learner Objective Positive Task Tasks describe lift value",
     "metatower.core.plan": "plan",
     "metatower.recipes.run": "load",
-    "metatower.rules": "adam clip from_optax momentum per_step rates_for sgd",
+    "metatower.rules": "adam anneal clip from_optax momentum per_step rates_for sgd",
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names.split()}
 __all__ = sorted(_MODULE)

@@ -7,7 +7,7 @@ import optax
 import pytest
 from tests.contract import curve, number
 
-from metatower import Positive, adam, clip, from_optax, momentum, per_step, rates_for, sgd, value
+from metatower import Positive, adam, anneal, clip, from_optax, momentum, per_step, rates_for, sgd, value
 from metatower.core import names, pick
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -103,3 +103,20 @@ def test_rates_for_follows_the_leaves():
     assert [rate.shape for rate in pick(rates_for(curve(), 0.1, per="parameter", steps=3))] == [(3,), (3,)]
     with pytest.raises(ValueError, match="expected per='leaf' or per='parameter', got 'layer'"):
         rates_for(curve(), 0.1, per="layer")
+
+
+def test_anneal_shrinks_the_steps_of_any_rule_along_half_a_cosine():
+    rule = anneal(sgd(1.0), begin=2, end=6)
+    leaves = [jnp.zeros(2)]
+    state, moves = rule.start(leaves), []
+    for _ in range(8):
+        state, after = rule.step(state, leaves, [jnp.array([1.0, -2.0])])
+        moves.append(np.asarray(leaves[0] - after[0]))
+        leaves = after
+    factors = [1, 1, 1, *(0.5 * (1 + np.cos(np.pi * np.array([0.25, 0.5, 0.75])))), 0, 0]
+    np.testing.assert_allclose(np.stack(moves), np.outer(factors, [1.0, -2.0]), atol=1e-6)
+
+
+def test_anneal_refuses_an_end_before_its_beginning():
+    with pytest.raises(ValueError, match="0 <= begin < end"):
+        anneal(sgd(1.0), begin=5, end=5)

@@ -17,7 +17,7 @@ from metatower.evaluation.conclusion import Conclusion, Curves, Rates, Scores
 from metatower.evaluation.episodes import adaptation_scores, evaluate
 from metatower.evaluation.statistics import interval
 from metatower.recipes.base import Recipe
-from metatower.rules import adam, clip, per_step, rates_for, sgd
+from metatower.rules import adam, anneal, clip, per_step, rates_for, sgd
 from metatower.tasks.pooled import Pooled
 from metatower.training.loop import train
 from metatower.training.progress import Progress
@@ -128,7 +128,8 @@ class OptimisedMAML(Recipe):
             overrides=((lambda objective: _maml_of(objective).objective, self.weight_rate),),
             learned=False,
         )
-        return lift(trainer, clip(adam(rates), TOP_CLIP), batch=self.distributions)
+        rule = anneal(clip(adam(rates), TOP_CLIP), end=max(1, self.steps))
+        return lift(trainer, rule, batch=self.distributions)
 
     def data(self) -> Tasks:
         return self.family("train")
@@ -150,11 +151,16 @@ class OptimisedMAML(Recipe):
         return eqx.tree_at(_maml_of, learner, maml)
 
     def _pooled_trainer(self) -> Descend:
-        """MAML on the mixture of all training distributions: one storey lower, on the same tasks."""
+        """MAML on the mixture of all training distributions: one storey lower, on the same tasks.
+
+        Its rates are constant until storey 2 sets out from it, and then fall to zero as storey 2's do.
+        """
         maml = self.maml()
         weights = (lambda objective: objective.learner.objective, POOLED_WEIGHT_RATE)
         rates = rates_for(Expected(maml), POOLED_RATE_RATE, overrides=(weights,), learned=False)
-        return lift(maml, clip(adam(rates), POOLED_CLIP), batch=self.pooled_batch)
+        end = self.pooled_steps + max(1, self.pooled_extra)
+        rule = anneal(clip(adam(rates), POOLED_CLIP), begin=self.pooled_steps, end=end)
+        return lift(maml, rule, batch=self.pooled_batch)
 
     def _pooled(self, steps: int, folder: Path, show: Progress) -> Descend:
         """Pooled MAML after so many steps; a longer run continues a shorter one."""
@@ -165,7 +171,7 @@ class OptimisedMAML(Recipe):
             steps=steps,
             seed=self.seed,
             folder=folder / "baselines" / "pooled",
-            config={n: v for n, v in self.options().items() if n not in ("steps", "pooled_steps", "pooled_extra")},
+            config={n: v for n, v in self.options().items() if n != "steps"},
             title="pooled MAML",
             show=show,
         )

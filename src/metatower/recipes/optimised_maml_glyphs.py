@@ -27,7 +27,11 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
 
     name: ClassVar[str] = "optimised-maml"
 
-    steps: int = 260
+    steps: int = 300
+    distributions: int = 8
+    weight_rate: float = 2e-4
+    pooled_steps: int = 24_500
+    pooled_extra: int = 43_000
     shots: int = 1
     """Pictures per class to adapt to."""
     queries: int = 3

@@ -4,6 +4,7 @@ from metatower.rules.adam import adam as adam
 from metatower.rules.common import rates_for as rates_for
 from metatower.rules.sgd import momentum as momentum
 from metatower.rules.sgd import sgd as sgd
+from metatower.rules.wrappers import anneal as anneal
 from metatower.rules.wrappers import clip as clip
 from metatower.rules.wrappers import from_optax as from_optax
 from metatower.rules.wrappers import per_step as per_step

@@ -61,6 +61,38 @@ class Clip(Rule):
         return self.rule.step(state, leaves, [g * factor for g in gradient])
 
 
+class AnnealState(eqx.Module):
+    """How many steps are done, and the wrapped rule's memory."""
+
+    count: Int[Array, ""]
+    rule: State
+
+
+class Anneal(Rule):
+    """Moves as `rule` does, times a factor that falls from 1 to 0 along half a cosine between two steps.
+
+    Loshchilov & Hutter 2017 ("SGDR", equation 5, without restarts), for whatever the wrapped rule's rates are.
+    """
+
+    rule: Rule
+    begin: int = eqx.field(static=True)
+    end: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        if not 0 <= self.begin < self.end:
+            raise ValueError(f"anneal: expected 0 <= begin < end, got begin {self.begin} and end {self.end}.")
+
+    def start(self, leaves: list[Array]) -> AnnealState:
+        return AnnealState(jnp.zeros((), jnp.int32), self.rule.start(leaves))
+
+    def step(self, state: AnnealState, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
+        inner, moved = self.rule.step(state.rule, leaves, gradient)
+        done = jnp.clip((state.count - self.begin) / (self.end - self.begin), 0, 1)
+        factor = 0.5 * (1 + jnp.cos(jnp.pi * done))
+        leaves = [(old + factor * (new - old)).astype(old.dtype) for old, new in zip(leaves, moved, strict=True)]
+        return AnnealState(state.count + 1, inner), leaves
+
+
 class Optax(Rule):
     """Any Optax transformation as a rule. Its hyper-parameters live in closures: no storey can learn them."""
 
@@ -83,6 +115,11 @@ def per_step(rule: Rule) -> PerStep:
 def clip(rule: Rule, norm: PyTree = 1.0) -> Clip:
     """`rule` behind a global-norm clip; `norm` may be a number (fixed) or an array (learned)."""
     return Clip(rule, constant_unless_array(norm))
+
+
+def anneal(rule: Rule, end: int, begin: int = 0) -> Anneal:
+    """`rule` whose steps shrink to nothing from step `begin` to step `end`, along half a cosine."""
+    return Anneal(rule, begin, end)
 
 
 def from_optax(transformation: optax.GradientTransformation) -> Optax:

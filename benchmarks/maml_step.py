@@ -1,0 +1,129 @@
+"""One second-order MAML meta-step by metatower: `python -m benchmarks.maml_step NET META STEPS SHOT QUERY`.
+
+Inner loop, query loss, meta-gradient and SGD update of the initial weights, in float32, data in memory. Prints one JSON
+line with seconds per meta-step; `benchmarks.speed` puts the PyTorch peers beside it.
+
+NET: mlp (1-40-40-1), conv-stride (four 3x3 convolutions of 64 channels, stride 2) or conv-pool (stride 1, 2x2 max
+pooling); the convolutional ones with batch-statistics norm, 5 ways, 28x28x1.
+"""
+
+import json
+import resource
+import sys
+import time
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import metatower as mt
+from metatower.core import Learner, Task, Tasks
+from metatower.core.keys import fork
+from metatower.core.sharding import Sharded, spread
+from metatower.learners import maml
+from metatower.nets import MLP, ConvNet, Examples, Supervised, cross_entropy, squared_error
+from metatower.training import runtime
+
+NETS = ("mlp", "conv-stride", "conv-pool")
+WAYS, OUTER_RATE = 5, 1e-3
+INNER_RATE = {"mlp": 0.01, "conv-stride": 0.4, "conv-pool": 0.4}
+KEY = 7
+
+
+class InMemory(Tasks):
+    """Tasks that were made beforehand, `[task, example, ...]`; one of them is drawn."""
+
+    tasks: Task
+
+    def sample(self, key):
+        which = jax.random.bits(key) % len(self.tasks.support.x)
+        return jax.tree.map(lambda x: x[which], self.tasks)
+
+
+def data(net: str, meta: int, shot: int, query: int, dtype=np.float32) -> InMemory:
+    """Random inputs, with the sine of them or classes in order as targets: as `torch_peers.py` has them."""
+    random = np.random.default_rng(0)
+
+    def examples(each):
+        if net == "mlp":
+            x = random.uniform(-5, 5, (meta, each, 1)).astype(dtype)
+            return Examples(jnp.asarray(x), jnp.sin(jnp.asarray(x)))
+        x = random.uniform(0, 1, (meta, WAYS * each, 28, 28, 1)).astype(dtype)
+        y = np.tile(np.repeat(np.arange(WAYS, dtype=np.int32), each), (meta, 1))
+        return Examples(jnp.asarray(x), jnp.asarray(y))
+
+    return InMemory(Task(examples(shot), examples(query)))
+
+
+def tower(net: str, meta: int, steps: int) -> mt.Descend:
+    key = jax.random.key(0)
+    if net == "mlp":
+        objective = Supervised(MLP((1, 40, 40, 1), key=key), squared_error)
+        return mt.lift(maml(objective, INNER_RATE[net], steps=steps), mt.sgd(OUTER_RATE), batch=meta)
+    objective = Supervised(ConvNet(WAYS, key=key, stride=2 if net == "conv-stride" else 1), cross_entropy)
+    # one task at a time on each core: its working set stays in the cache
+    return mt.lift(maml(objective, INNER_RATE[net], steps=steps), mt.sgd(OUTER_RATE), batch=meta, chunk=1)
+
+
+def compiled(learner: Learner, tasks: Tasks):
+    """The compiled step, a function of the state alone, and the state that it starts from."""
+    learner = spread(learner, tasks)
+    state = learner.start(key=jax.random.key(0))
+    key = jax.random.key(KEY)
+    if isinstance(learner, Sharded):
+        state, tasks, key = learner.replicate((state, tasks, key))
+    (moving, still), (fixed, rest) = (eqx.partition(x, eqx.is_array) for x in (state, (learner, tasks)))
+
+    def step(moving, fixed, key):
+        learner, tasks = eqx.combine(fixed, rest)
+        after, _ = learner.update(eqx.combine(moving, still), tasks, key=key)
+        return eqx.filter(after, eqx.is_array)
+
+    program = jax.jit(step, donate_argnums=0).lower(moving, fixed, key).compile()
+    return lambda moving: program(moving, fixed, key), moving
+
+
+def drawn(tasks: Tasks, meta: int) -> Task:
+    """The tasks that the timed step sees, in order."""
+    return jax.vmap(lambda key: tasks.sample(fork(key, 2)[0]))(fork(jax.random.key(KEY), meta))
+
+
+def seconds(step, state) -> list[float]:
+    """Seconds of each meta-step after two that do not count: as `torch_peers.py` counts."""
+    for _ in range(2):
+        state = jax.block_until_ready(step(state))
+    found, began = [], time.time()
+    while len(found) < 3 or (time.time() - began < 6 and len(found) < 3000):
+        before = time.perf_counter()
+        state = jax.block_until_ready(step(state))
+        found.append(time.perf_counter() - before)
+    return found
+
+
+def main(net: str, meta: int, steps: int, shot: int, query: int) -> dict:
+    tasks = data(net, meta, shot, query)
+    began = time.perf_counter()
+    step, state = compiled(tower(net, meta, steps), tasks)
+    compile_seconds = time.perf_counter() - began
+    found = seconds(step, state)
+    return {
+        "lib": "metatower",
+        "net": net,
+        "meta": meta,
+        "steps": steps,
+        "shot": shot,
+        "q": query,
+        "median": float(np.median(found)),
+        "min": min(found),
+        "n": len(found),
+        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "compile_s": round(compile_seconds, 2),
+    }
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 6 or sys.argv[1] not in NETS:
+        sys.exit(f"usage: python -m benchmarks.maml_step {'|'.join(NETS)} META STEPS SHOT QUERY")
+    runtime.setup()
+    print(json.dumps(main(sys.argv[1], *map(int, sys.argv[2:]))))
