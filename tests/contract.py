@@ -29,7 +29,7 @@ from metatower import (
     sgd,
 )
 from metatower.core import Gradient, Rule
-from metatower.gradients import Evolution, FirstOrder, ForwardMode, Reptile, Truncated, Unrolled
+from metatower.gradients import Evolution, FirstOrder, ForwardMode, MixedMode, Reptile, Truncated, Unrolled
 from metatower.learners import anil, fomaml, maml, meta_sgd, reptile
 from metatower.nets import Examples
 
@@ -158,6 +158,7 @@ EXACT: dict[str, Callable[[], Gradient]] = {
     "unrolled": Unrolled,
     "unrolled, with remat": lambda: Unrolled(remat=True),
     "unrolled, without remat": lambda: Unrolled(remat=False),
+    "mixed mode": MixedMode,
     "forward mode": ForwardMode,
     "truncated behind the run's start": lambda: Truncated(last=2),
 }
