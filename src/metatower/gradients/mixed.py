@@ -29,17 +29,19 @@ class MixedMode(Unrolled):
     """
 
     def estimate(self, loss, leaves, state: State, *, key):
-        closed = eqx.filter_closure_convert(loss, leaves, key)  # with all that the loss closes over: the c above
-        arrays, static = eqx.partition((closed, key), eqx.is_array)
-        floating, fixed = eqx.partition(arrays, eqx.is_inexact_array)
-        context, structure = jax.tree.flatten(floating)
+        # traced once, the loss shows what it closes over: the c above, and what has no derivative
+        program, shape = jax.make_jaxpr(loss, return_shape=True)(leaves, key)
+        floating = [i for i, const in enumerate(program.consts) if eqx.is_inexact_array(const)]
+        others = _put(program.consts, floating, [None] * len(floating))
 
         def scored(varied, fixed):
-            context = jax.tree.unflatten(structure, varied[len(leaves) :])
-            loss, key = eqx.combine(context, fixed, static)
-            return loss(list(varied[: len(leaves)]), key)
+            here, context = varied[: len(leaves)], varied[len(leaves) :]
+            others, key = fixed
+            flat = jax.core.eval_jaxpr(program.jaxpr, _put(others, floating, context), *here, key)
+            return jax.tree.unflatten(jax.tree.structure(shape), flat)
 
-        scored, gradient = _value_and_gradient(scored, [*leaves, *context], len(leaves), fixed)
+        varied = [*leaves, *(program.consts[i] for i in floating)]
+        scored, gradient = _value_and_gradient(scored, varied, len(leaves), (others, key))
         return scored, gradient, state
 
 
