@@ -158,6 +158,7 @@ EXACT: dict[str, Callable[[], Gradient]] = {
     "unrolled": Unrolled,
     "unrolled, with remat": lambda: Unrolled(remat=True),
     "unrolled, without remat": lambda: Unrolled(remat=False),
+    "unrolled, in segments": lambda: Unrolled(segment=1),
     "mixed mode": MixedMode,
     "forward mode": ForwardMode,
     "truncated behind the run's start": lambda: Truncated(last=2),
