@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import equinox as eqx
 import jax
 import jax.extend.core as jex
+import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero, zero_from_primal
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, PyTree
@@ -40,7 +41,7 @@ class MixedMode(Unrolled):
             flat = jax.core.eval_jaxpr(program.jaxpr, _put(others, floating, context), *here, key)
             return jax.tree.unflatten(jax.tree.structure(shape), flat)
 
-        varied = [*leaves, *(program.consts[i] for i in floating)]
+        varied = [*leaves, *(jnp.asarray(program.consts[i]) for i in floating)]
         scored, gradient = _value_and_gradient(scored, varied, len(leaves), (others, key))
         return scored, gradient, state
 
