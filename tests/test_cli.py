@@ -78,7 +78,7 @@ class TestComplaints:
             (["train", "maml-sinusoid", "--stpes", "3"], "--steps"),
             (["train", "maml-sinusoid", "--steps", "many"], "--steps"),
             (["train", "maml-sinusoid", "--batch", "0"], "expected batch of at least 1, got 0"),
-            (["train", "maml-sinusoid", "--rate", "-1"], "expected rates above 0"),
+            (["train", "maml-sinusoid", "--rate", "-1"], "expected rate as a finite number, not negative, got -1.0"),
             (["train", "maml-sinusoid", "--seed", "-1"], "seed"),
             (["resume"], "required"),
             (["resume", "nowhere"], "There is no folder nowhere"),
