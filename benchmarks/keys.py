@@ -17,6 +17,7 @@ PAIRS = {
 
 
 def seconds(function, keys) -> float:
+    """To compile `function` for all keys; the better of three."""
     found = []
     for _ in range(3):
         jax.clear_caches()

@@ -19,7 +19,6 @@ import numpy as np
 
 import metatower as mt
 from metatower.core import Learner, Task, Tasks
-from metatower.core.keys import fork
 from metatower.core.sharding import Sharded, spread
 from metatower.learners import maml
 from metatower.nets import MLP, ConvNet, Examples, Supervised, cross_entropy, squared_error
@@ -57,6 +56,7 @@ def data(net: str, meta: int, shot: int, query: int, dtype=np.float32) -> InMemo
 
 
 def tower(net: str, meta: int, steps: int) -> mt.Descend:
+    """MAML, second order, lifted by plain SGD."""
     key = jax.random.key(0)
     if net == "mlp":
         objective = Supervised(MLP((1, 40, 40, 1), key=key), squared_error)
@@ -84,11 +84,6 @@ def compiled(learner: Learner, tasks: Tasks):
     return lambda moving: program(moving, fixed, key), moving
 
 
-def drawn(tasks: Tasks, meta: int) -> Task:
-    """The tasks that the timed step sees, in order."""
-    return jax.vmap(lambda key: tasks.sample(fork(key, 2)[0]))(fork(jax.random.key(KEY), meta))
-
-
 def seconds(step, state) -> list[float]:
     """Seconds of each meta-step after two that do not count: as `torch_peers.py` counts."""
     for _ in range(2):
@@ -102,6 +97,7 @@ def seconds(step, state) -> list[float]:
 
 
 def main(net: str, meta: int, steps: int, shot: int, query: int) -> dict:
+    """The line to print: one configuration, compiled and timed."""
     tasks = data(net, meta, shot, query)
     began = time.perf_counter()
     step, state = compiled(tower(net, meta, steps), tasks)

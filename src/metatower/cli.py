@@ -47,6 +47,9 @@ The run's folder gets config.json, metrics.jsonl, checkpoints, model/, summary.j
 examples:
   metatower train {0}
   metatower train {0} --seed 1 --steps 500 --out runs/try
+  metatower train {0} --processes 2
+
+The recipe comes first; `metatower list` shows them all.
 """
 
 _PLAN = """\
@@ -109,8 +112,8 @@ class Evaluate:
       omniglot            Omniglot's evaluation alphabets; omniglot.npz is looked for in METATOWER_DATA
       folder:PATH         your images, one sub-folder per class
       sinusoids           sine waves, for models of functions
-      glyph-families      distributions of glyph tasks, and of function tasks: a model that learns
-      function-families   how to learn is run anew on each
+      glyph-families      distributions of glyph tasks: a model that learns how to learn is run anew on each
+      function-families   the same with distributions of functions (or `functions`)
 
     A model of storey 1 (an optimised MAML) is first run on one part of the classes, then judged on the others.
 

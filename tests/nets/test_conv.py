@@ -136,3 +136,11 @@ def test_even_windows_and_odd_strides_are_refused():
         Conv(1, 1, key=jax.random.key(0), size=2)
     with pytest.raises(ValueError, match="stride 1"):
         ConvNet(5, key=jax.random.key(0), stride=3)
+
+
+def test_winograd_in_single_precision_is_as_exact_as_the_direct_way(x64):
+    x, w = images(2, 14, 14, 64), weights(3, 64, 64)
+    exact = by_xla(x, w, 1)
+    single = x.astype(jnp.float32), w.astype(jnp.float32)
+    direct = jnp.max(jnp.abs(by_xla(*single, 1) - exact))
+    assert jnp.max(jnp.abs(winograd(*single) - exact)) < 10 * direct

@@ -95,13 +95,13 @@ def plan(tower: Learner, tasks: Data, *, compile: bool = True) -> Plan:
     learners = [learner for _, learner in storeys(tower)]
     data = [tasks]
     for above in learners[:-1]:
-        data.append(support_of(data[-1], key, above))
+        data.append(_support(data[-1], key, above))
     numbers = reversed(range(len(learners)))
     costs = tuple(_cost(*each, key, compile) for each in zip(learners, data, numbers, strict=True))
     return Plan(costs, jax.devices()[0].device_kind)
 
 
-def support_of(data: Data, key: PRNGKeyArray, above: Learner) -> PyTree:
+def _support(data: Data, key: PRNGKeyArray, above: Learner) -> PyTree:
     """The shapes of what one task of `data` gives to learn from."""
     if not callable(getattr(data, "sample", None)):
         raise TypeError(
@@ -111,9 +111,17 @@ def support_of(data: Data, key: PRNGKeyArray, above: Learner) -> PyTree:
     return eqx.filter_eval_shape(lambda data, key: data.sample(key).support, data, key)
 
 
-def step_flops(learner: Learner, data: PyTree) -> float:
-    """Floating-point operations of one step of `learner`, of whose data the shapes are enough."""
-    return count(_traced(learner, data, jax.random.key(0)).jaxpr.jaxpr)[0]
+def forward_flops(tower: Learner, data: Data) -> float | None:
+    """Floating-point operations of the base learner's steps in one step of `tower`, without tracing the whole tower.
+
+    Less than `plan` counts, which sees the backward pass too. None where the tower does not tell its clocks.
+    """
+    steps, learners = base_steps(tower), [learner for _, learner in storeys(tower)]
+    if steps is None:
+        return None
+    for above in learners[:-1]:
+        data = _support(data, jax.random.key(0), above)
+    return steps * count(_traced(learners[-1], data, jax.random.key(0)).jaxpr.jaxpr)[0]
 
 
 def _traced(learner: Learner, data: PyTree, key: PRNGKeyArray) -> jax.stages.Traced:

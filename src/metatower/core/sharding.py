@@ -12,15 +12,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray, PyTree
 
 from metatower.core.contract import Data, Learner, Metrics, Scored, State
-from metatower.core.describe import base_steps, storeys
-from metatower.core.plan import step_flops, support_of
+from metatower.core.plan import forward_flops
 from metatower.core.tower import Expected
 
 AXIS = "devices"
 WHOLE = PartitionSpec()
 WORTH, WORTH_APART = 5e6, 2e7
-"""Forward floating-point operations of a step for each device, from which on it is faster to share the step; between
-the cores of a CPU in one process, and in several."""
+"""From how many forward floating-point operations for each device a step is shared: between the cores of a CPU in one
+process (`python -m benchmarks.devices`), and in several, which take longer to find each other."""
 
 
 class Sharded(Learner):
@@ -67,17 +66,20 @@ def shard(tower: Learner, devices: int | None = None) -> Learner:
     each other least. A tower with no `Expected` that it descends is returned as it is, and so is any on one device.
 
     Raises:
-        ValueError: more devices than there are.
+        ValueError: more devices than there are; in several processes, another number than all.
     """
     there = jax.devices()
     number = len(there) if devices is None else devices
     if not 1 <= number <= len(there):
         raise ValueError(f"shard: expected 1 to {len(there)} devices, as JAX has so many, got {number}.")
+    if number < len(there) and jax.process_count() > 1:
+        raise ValueError(f"shard: several processes share all their {len(there)} devices, got {number}.")
     tasks = _tasks(tower)
     if number == 1 or not tasks:
         return tower
     best = max(range(len(tasks)), key=lambda storey: _share_at_work(tasks[storey], number))
-    number = min(number, tasks[best])
+    if jax.process_count() == 1:  # of several processes each has to take part, if only by repeating a task
+        number = min(number, tasks[best])
     return Sharded(_marked(tower, best), mesh_of(there[:number]), tower.steps)
 
 
@@ -129,19 +131,6 @@ def spread(tower: Learner, data: Data, devices: int | None = None) -> Learner:
         return sharded
     work, least = forward_flops(tower, data), WORTH if jax.process_count() == 1 else WORTH_APART
     return tower if work is not None and work < least * sharded.mesh.size else sharded
-
-
-def forward_flops(tower: Learner, data: Data) -> float | None:
-    """Floating-point operations of the base learner's steps in one step of `tower`, without tracing the whole tower.
-
-    A half to a quarter of what `plan` counts. None where the tower does not tell its clocks.
-    """
-    steps, learners = base_steps(tower), [learner for _, learner in storeys(tower)]
-    if steps is None:
-        return None
-    for above in learners[:-1]:
-        data = support_of(data, jax.random.key(0), above)
-    return steps * step_flops(learners[-1], data)
 
 
 def _tasks(tower: Any) -> list[int]:

@@ -165,6 +165,11 @@ def adaptation_curve(learner: Learner, tasks: Tasks, **how) -> dict[str, Interva
     return {name: interval(values) for name, values in adaptation_scores(learner, tasks, **how).items()}
 
 
+def judged_on(learner: Any, tasks: int) -> Any:
+    """The learner, a `Descend` on an `Expected`, whose finished runs are judged on so many tasks."""
+    return dataclasses.replace(learner, objective=dataclasses.replace(learner.objective, judged=tasks))
+
+
 _replace: Any = dataclasses.replace  # of a field that only some learners have
 
 # The learner, the tasks and the keys are arguments, not constants of the programs: one compilation serves all

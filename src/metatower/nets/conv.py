@@ -1,7 +1,7 @@
 """Convolutional networks that adapt fast: every convolution is matrix products.
 
-Each task has weights of its own, and XLA on a CPU runs its own convolution, batched over weights, 10 to 30 times
-slower than these products.
+Each task has weights of its own, and XLA on a CPU runs its own convolution, batched over weights, far slower than
+these products.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from metatower.nets.adjoint import with_transpose
 from metatower.nets.mlp import Linear
+from metatower.nets.quarters import interleave, split
 from metatower.nets.winograd import winograd
 
 Images = Float[Array, "n height width channels"]
@@ -99,17 +100,7 @@ def _larger(a, b):
     return jnp.where(a >= b, a, b)
 
 
-def _split(x):
-    return tuple(x[:, i::2, j::2] for i in range(2) for j in range(2))
-
-
-def _interleave(*quarters):
-    n, height, width, channels = quarters[0].shape
-    lines = jnp.stack([jnp.stack(quarters[:2], axis=3), jnp.stack(quarters[2:], axis=3)], axis=2)
-    return (lines.reshape(n, 2 * height, 2 * width, channels),)
-
-
-_quarters = with_transpose(_split, _interleave)
+_quarters = with_transpose(split, lambda *quarters: (interleave(*quarters),))
 
 
 class Block(eqx.Module):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metatower.nets.adjoint import with_transpose
+from metatower.nets.quarters import interleave, split
 
 B = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # Bᵀ of the paper
 G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
@@ -49,16 +50,16 @@ def _transforms(height: int, width: int):
         # a pixel belongs to the tile that begins at it and to the one that began two before
         d = [[_shifted_sum(d[i][j], d[i + 2][j], 1) for j in range(4)] for i in range(2)]
         d = [[_shifted_sum(d[i][j], d[i][j + 2], 2) for j in range(2)] for i in range(2)]
-        return (_interleave(d)[:, 1 : 1 + height, 1 : 1 + width],)
+        return (interleave(*d[0], *d[1])[:, 1 : 1 + height, 1 : 1 + width],)
 
     def outputs(*m):
         m = _square([t.reshape(-1, rows, columns, t.shape[-1]) for t in m], 4)
-        return (_interleave(_both(A, m))[:, :height, :width],)
+        upper, lower = _both(A, m)
+        return (interleave(*upper, *lower)[:, :height, :width],)
 
     def outputs_transposed(y):
         y = jnp.pad(y, ((0, 0), (0, 2 * rows - height), (0, 2 * columns - width), (0, 0)))
-        quarter = [[y[:, i::2, j::2] for j in range(2)] for i in range(2)]
-        lines = _both(tuple(zip(*A, strict=True)), quarter)
+        lines = _both(tuple(zip(*A, strict=True)), _square(split(y), 2))
         return tuple(t.reshape(-1, t.shape[-1]) for line in lines for t in line)
 
     return with_transpose(tiles, tiles_transposed), with_transpose(outputs, outputs_transposed)
@@ -87,9 +88,3 @@ def _shifted_sum(first, second, axis):
         return jnp.pad(array, [(before, after) if i == axis else (0, 0) for i in range(4)])
 
     return pad(first, 0, 1) + pad(second, 1, 0)
-
-
-def _interleave(quarters):
-    n, rows, columns, channels = quarters[0][0].shape
-    lines = [jnp.stack(line, axis=3) for line in quarters]
-    return jnp.stack(lines, axis=2).reshape(n, 2 * rows, 2 * columns, channels)

@@ -6,6 +6,8 @@ import math
 import types
 import typing
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -73,12 +75,18 @@ class Recipe(ABC):
         Raises:
             UserError: options that do not go together.
         """
-        try:
+        with self.building():
             data = self.data()
             return self.learner(), data
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """Turns what goes wrong in here into a `UserError`: an option that no check foresaw."""
+        try:
+            yield
         except UserError:
             raise
-        except Exception as error:  # an option that no check foresaw; the person needs a sentence all the same
+        except Exception as error:
             what = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"{self.name} cannot be built with these options: {what}") from error
 

@@ -13,7 +13,7 @@ import numpy as np
 from metatower.core import Learner, Tasks
 from metatower.core.errors import UserError
 from metatower.evaluation.conclusion import Conclusion
-from metatower.evaluation.episodes import Fixed, adaptation_scores
+from metatower.evaluation.episodes import Fixed, adaptation_scores, judged_on
 from metatower.nets import Examples
 from metatower.recipes.base import Recipe
 from metatower.recipes.run import load, recipe_of
@@ -97,19 +97,13 @@ def judge(
         raise UserError(f"This model takes inputs of shape {takes.shape}, and the tasks {tasks} have {inputs}.")
     if episodes is None:
         episodes = 1000 if takes.height == 0 else 50
-    learner = _as_judged(learner, getattr(recipe, "final_judged", None)) if takes.height else learner
+    final = getattr(recipe, "final_judged", None)
+    learner = judged_on(learner, final) if takes.height and final else learner
     fresh = (seed + FRESH) % 2**32
     scores = adaptation_scores(
         learner, source, episodes=episodes, seed=fresh, steps=learner.steps, show=show, title=f"judging on {tasks}"
     )
     return _conclude(learner, takes, scores, unit, [words, _what_adapting_is(learner, takes)])
-
-
-def _as_judged(learner: Any, judged: int | None) -> Any:
-    """The learner, whose finished runs are judged on as many tasks as the recipe's own judgement takes."""
-    if judged is None:
-        return learner
-    return dataclasses.replace(learner, objective=dataclasses.replace(learner.objective, judged=judged))
 
 
 def _conclude(learner: Learner, takes: Takes, scores: dict, unit: str, notes: list[str]) -> Conclusion:

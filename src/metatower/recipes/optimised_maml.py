@@ -14,7 +14,7 @@ import numpy as np
 from metatower.core import Descend, Expected, Objective, Selector, State, Tasks, lift, names, pick, put, value
 from metatower.core.plan import plan
 from metatower.evaluation.conclusion import Conclusion, Curves, Rates, Scores
-from metatower.evaluation.episodes import adaptation_scores, evaluate
+from metatower.evaluation.episodes import adaptation_scores, evaluate, judged_on
 from metatower.evaluation.statistics import interval
 from metatower.recipes.base import Recipe
 from metatower.rules import adam, anneal, clip, per_step, rates_for, sgd
@@ -212,8 +212,7 @@ class OptimisedMAML(Recipe):
     def _judge(
         self, learner, family, episodes: int, seed: int, show: Progress, title: str, judged: int | None = None
     ) -> Scores:
-        objective = dataclasses.replace(learner.objective, judged=judged or self.final_judged)
-        learner = dataclasses.replace(learner, objective=objective)
+        learner = judged_on(learner, judged or self.final_judged)
         return evaluate(learner, family, episodes=episodes, seed=seed, chunk=10, show=show, title=title)
 
     def _with_rates(self, trainer: Descend, maml: Descend, outer: float, inner: float | None = None) -> Descend:
@@ -289,9 +288,8 @@ class OptimisedMAML(Recipe):
         """Loss or accuracy on held-out distributions after every meta-step of a fresh run."""
         series = {}
         for name, learner in learners.items():
-            objective = dataclasses.replace(learner.objective, judged=self.final_judged)
             found = adaptation_scores(
-                dataclasses.replace(learner, objective=objective),
+                judged_on(learner, self.final_judged),
                 self.held_out(),
                 episodes=min(self.episodes, 20),
                 seed=self.seed,

@@ -21,8 +21,8 @@ class OptimisedMAMLFunctions(OptimisedMAML):
 
     A distribution is a kind of function (sinusoid, triangle or square wave) with an amplitude, a frequency, an offset,
     a shift and a noise of its own; its tasks differ in phase. Storey 2 trains MAML's initial weights, its inner rate
-    per layer and step and its outer rate per leaf, by what they do to fresh runs of ten meta-steps. Judged on fresh
-    distributions, and on kinds of function that no training run has seen (sawtooth and bumps).
+    per layer and step and its outer rate per leaf and meta-step, by what they do to fresh runs of ten meta-steps.
+    Judged on fresh distributions, and on kinds of function that no training run has seen (sawtooth and bumps).
     """
 
     name: ClassVar[str] = "optimised-maml-functions"

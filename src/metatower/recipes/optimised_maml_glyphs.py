@@ -21,8 +21,9 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
     In one distribution the five classes of a task are five letters; in another five angles, whatever the letters; in
     a third five sizes, places or shades. One picture per class cannot tell which it is, but a few meta-steps on the
     distribution can. Storey 2 trains MAML's initial weights, its inner rate per layer and step and its outer rate
-    per leaf, by what they do to fresh runs of MAML. It is judged on distributions of scripts, and of ranges of angle,
-    size, place and shade, that no training run has seen.
+    per leaf and meta-step, by what they do to fresh runs of MAML. It is judged on distributions of scripts that no
+    training run has seen, in which at least one of angle, size, place, shade … varies around a centre outside the
+    training range.
     """
 
     name: ClassVar[str] = "optimised-maml"

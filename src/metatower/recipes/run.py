@@ -149,7 +149,6 @@ def load(path: Path | str) -> Learner:
     if (folder / MODEL).exists():
         folder = (folder / MODEL).parent
     recipe = recipe_of(folder)
-    recipe.build()
     file = folder / Path(MODEL).name
     if not file.exists():
         raise UserError(f"{folder} holds no trained model yet. Finish its training with `metatower resume {folder}`.")
@@ -158,7 +157,9 @@ def load(path: Path | str) -> Learner:
         learner = recipe.learner()
         return recipe.artefact(learner, learner.start(key=jax.random.key(0)))
 
-    learner, _ = load_arrays(file, eqx.filter_eval_shape(build), record=CONFIG)
+    with recipe.building():
+        like = eqx.filter_eval_shape(build)
+    learner, _ = load_arrays(file, like, record=CONFIG)
     return learner
 
 

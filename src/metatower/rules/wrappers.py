@@ -11,8 +11,8 @@ from metatower.core import Rule, State, names, pick, put, value
 from metatower.core.leaves import constant_unless_array
 
 
-class PerStepState(eqx.Module):
-    """Which step is next, and the wrapped rule's memory."""
+class Counted(eqx.Module):
+    """How many steps are done, and the wrapped rule's memory."""
 
     count: Int[Array, ""]
     rule: State
@@ -35,13 +35,13 @@ class PerStep(Rule):
                 + ". Use `per_step(sgd(rates_for(objective, 0.1, steps=5)))`."
             )
 
-    def start(self, leaves: list[Array]) -> PerStepState:
-        return PerStepState(jnp.zeros((), jnp.int32), self.rule.start(leaves))
+    def start(self, leaves: list[Array]) -> Counted:
+        return Counted(jnp.zeros((), jnp.int32), self.rule.start(leaves))
 
-    def step(self, state: PerStepState, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
+    def step(self, state: Counted, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
         now = put(self.rule, [x[jnp.minimum(state.count, len(x) - 1)] for x in pick(self.rule)])
         inner, leaves = now.step(state.rule, leaves, gradient)
-        return PerStepState(state.count + 1, inner), leaves
+        return Counted(state.count + 1, inner), leaves
 
 
 class Clip(Rule):
@@ -61,13 +61,6 @@ class Clip(Rule):
         return self.rule.step(state, leaves, [g * factor for g in gradient])
 
 
-class AnnealState(eqx.Module):
-    """How many steps are done, and the wrapped rule's memory."""
-
-    count: Int[Array, ""]
-    rule: State
-
-
 class Anneal(Rule):
     """Moves as `rule` does, times a factor that falls from 1 to 0 along half a cosine between two steps.
 
@@ -82,15 +75,15 @@ class Anneal(Rule):
         if not 0 <= self.begin < self.end:
             raise ValueError(f"anneal: expected 0 <= begin < end, got begin {self.begin} and end {self.end}.")
 
-    def start(self, leaves: list[Array]) -> AnnealState:
-        return AnnealState(jnp.zeros((), jnp.int32), self.rule.start(leaves))
+    def start(self, leaves: list[Array]) -> Counted:
+        return Counted(jnp.zeros((), jnp.int32), self.rule.start(leaves))
 
-    def step(self, state: AnnealState, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
+    def step(self, state: Counted, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
         inner, moved = self.rule.step(state.rule, leaves, gradient)
         done = jnp.clip((state.count - self.begin) / (self.end - self.begin), 0, 1)
         factor = 0.5 * (1 + jnp.cos(jnp.pi * done))
         leaves = [(old + factor * (new - old)).astype(old.dtype) for old, new in zip(leaves, moved, strict=True)]
-        return AnnealState(state.count + 1, inner), leaves
+        return Counted(state.count + 1, inner), leaves
 
 
 class Optax(Rule):

@@ -20,8 +20,7 @@ class Pooled(Tasks):
     family: Tasks
 
     def sample(self, key: PRNGKeyArray) -> Task:
-        key_member, key_task = fork(key, 2)
-        key_pool, key_task = fork(key_task, 2)
+        key_member, key_pool, key_task = fork(key, 3)
         member = self.family.sample(key_member)
         first = jax.random.bits(key_pool) % 2 == 0
 

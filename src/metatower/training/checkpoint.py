@@ -85,7 +85,8 @@ def restore(
 def versions() -> dict[str, str]:
     """What the bits of a result depend on besides seed and options."""
     packages = {name: importlib.metadata.version(name) for name in ("metatower", "jax", "jaxlib", "equinox", "numpy")}
-    return {**packages, "python": platform.python_version(), "backend": jax.default_backend()}
+    devices = f"{jax.device_count()} x {jax.default_backend()}"
+    return {**packages, "python": platform.python_version(), "devices": devices}
 
 
 def _difference(old, new, name="") -> str:

@@ -97,7 +97,7 @@ def train(
                 if done > steps:
                     raise UserError(f"{folder} already holds step {done}, more than the {steps} asked for.")
                 if about.get("versions") != checkpoint.versions():
-                    show.note(f"{folder} was begun with other versions of the libraries: the last bits may differ.")
+                    show.note(f"{folder} was begun with other versions or devices: the last bits may differ.")
             log = Log(folder / "metrics.jsonl", done)
             stack.callback(log.close)
         state = start(learner, seed) if state is None else own(state)

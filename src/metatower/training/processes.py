@@ -4,7 +4,6 @@ Each runs the whole recipe; what they compute together are the steps (`metatower
 the same state. So only the first needs to keep files: the others work in a copy of its folder and throw it away.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -79,8 +78,3 @@ def own_folder(folder: Path) -> Iterator[Path]:
         # nothing changes in the folder before all have their copy
         multihost_utils.sync_global_devices("copied")
         yield folder if is_first() else copy
-
-
-def cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

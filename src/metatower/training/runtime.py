@@ -16,7 +16,6 @@ import jaxlib
 
 from metatower.core.errors import UserError
 from metatower.core.places import cache_folder
-from metatower.training.processes import cores
 
 
 def setup(devices: int | None = None) -> Path | None:
@@ -67,6 +66,11 @@ def _choose_devices(number: int | None) -> None:
     if number is not None or not chosen:  # what was chosen through JAX stays
         with suppress(RuntimeError):  # JAX is at work already: it keeps the devices that it has
             jax.config.update("jax_num_cpu_devices", number or cores())
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> str:
