@@ -97,6 +97,7 @@ def test_cores_are_dealt(monkeypatch):
     [
         ([0, 0], 0, ""),
         ([2, None], 2, ""),  # the first has said itself what is wrong
+        ([2, -6], 2, ""),  # JAX aborts those that have lost the first
         ([130, 130], 130, ""),
         ([launch.LOST, 2], 1, "process 1 of 2 ended with code 2: no space"),
         ([launch.LOST, -9], 1, "process 1 of 2 was ended by SIGKILL"),

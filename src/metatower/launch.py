@@ -92,12 +92,11 @@ def _watch(children: list[subprocess.Popen]) -> list[int | None]:
 
 def _conclude(codes: list[int | None], said: list[Path], again: str) -> int:
     bad = [i for i, code in enumerate(codes) if code not in (0, None, LOST)]
-    if not bad:
-        return codes[0] or 0
+    first = codes[0] or 0
+    if not bad or (first > 0 and first != LOST):  # it has said why itself, and JAX ends the others without it
+        return first
     blamed = min(bad, key=lambda i: (codes[i] or 0, i))  # signals, which are negative, before mere complaints
     code = codes[blamed] or 0
-    if blamed == 0 and code > 0:  # it has said why itself
-        return code
     lines = said[blamed].read_text(errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}: {last}"

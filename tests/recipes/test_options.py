@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +61,9 @@ def test_options_survive_their_file(name):
 def test_streams_stay_in_range():
     recipe = dataclasses.replace(find("maml-sinusoid")(), seed=2**32 - 1)
     assert 0 <= recipe.seed_for(101) < 2**32
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_committed_results_are_of_the_options_that_the_recipe_has(name):
+    results = Path(__file__).parents[2] / "benchmarks" / "results" / f"{name}.json"
+    assert json.loads(results.read_text())["options"] == find(name)().options()
