@@ -64,7 +64,8 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     for name in one:
         # twelve steps of Adam amplify what the order of summation does
         np.testing.assert_allclose(two[name], one[name], atol=2e-4)
-    names = [sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) for folder in folders]
+    # checkpoints are of whatever steps the clock made them at
+    names = [sorted(path.name for path in folder.iterdir() if "checkpoint" not in path.name) for folder in folders]
     assert names[0] == names[1]
 
 
