@@ -30,7 +30,7 @@ from metatower import (
     sgd,
 )
 from metatower.core import Gradient, Rule
-from metatower.gradients import Evolution, FirstOrder, ForwardMode, Reptile, Truncated, Unrolled
+from metatower.gradients import Evolution, FirstOrder, ForwardMode, MixedMode, Reptile, Truncated, Unrolled
 from metatower.learners import anil, fomaml, maml, meta_sgd, reptile
 from metatower.nets import Examples
 
@@ -160,6 +160,8 @@ EXACT: dict[str, Callable[[], Gradient]] = {
     "unrolled": Unrolled,
     "unrolled, with remat": lambda: Unrolled(remat=True),
     "unrolled, without remat": lambda: Unrolled(remat=False),
+    "unrolled, in segments": lambda: Unrolled(segment=1),
+    "mixed mode": MixedMode,
     "forward mode": ForwardMode,
     "truncated behind the run's start": lambda: Truncated(last=2),
 }

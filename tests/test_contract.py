@@ -253,7 +253,9 @@ def test_adapt_takes_the_learners_own_steps():
     np.testing.assert_allclose(learner.adapt(support, key=key(1)), now, rtol=1e-6)
 
 
-@pytest.mark.parametrize("how", [{"remat": True}, {"last": 1}, {"last": 1, "remat": True}, {"last": 9}])
+@pytest.mark.parametrize(
+    "how", [{"remat": True}, {"last": 1}, {"last": 1, "remat": True}, {"last": 9}, {"segment": 1}, {"segment": "sqrt"}]
+)
 def test_how_a_run_is_differentiated_does_not_change_its_value(how):
     learner, support = LEARNERS["maml"](), data(0)
     same_bits(run(learner, support, key=key(0)), run(learner, support, key=key(0), **how))

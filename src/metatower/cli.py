@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -60,6 +61,7 @@ FLOPs are counted, and memory is XLA's own figure; the programs are compiled, wh
 examples:
   metatower plan {0}
   metatower plan {0} --steps 500
+  metatower plan {0} --memory 2GB
 """
 
 
@@ -153,6 +155,14 @@ class Report:
 
     folder: tyro.conf.Positional[Path]
     """The run's folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a plan may be held to."""
+
+    memory: str | None = None
+    """Memory for one step, such as 512MB or 2GB: also say the cheapest exact setting that fits."""
 
 
 @dataclass(frozen=True)
@@ -318,7 +328,8 @@ def _report(arguments: list[str]) -> int:
 def _plan(arguments: list[str]) -> int:
     recipe_class, rest = _recipe_named(arguments, "plan")
     name = recipe_class.name
-    recipe = _parse(_with_recipe(recipe_class), rest, f"plan {name}", _PLAN.format(name)).recipe
+    given = _parse(_with_recipe(recipe_class, Budget), rest, f"plan {name}", _PLAN.format(name))
+    recipe, memory = given.recipe, None if given.memory is None else _size(given.memory)
     from metatower.core.describe import describe
     from metatower.core.plan import plan
 
@@ -326,8 +337,23 @@ def _plan(arguments: list[str]) -> int:
     print(describe(tower))
     print()
     print(plan(tower, data))
+    if memory is not None:
+        from metatower.gradients.fit import fit
+
+        print(f"Cheapest within {given.memory}: {fit(tower, data, memory)}")
     print(f"The recipe takes {recipe.steps:,} steps of the top storey; judging and baselines come on top.")
     return 0
+
+
+def _size(text: str) -> int:
+    """Bytes of "512MB", "2 GB" or "1e9"."""
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([KMGT]?)I?B?\s*", text.upper().replace("E", "e"))
+    try:
+        if found is None:
+            raise ValueError
+        return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))
+    except ValueError:
+        raise UserError(f"--memory takes an amount such as 512MB or 2GB, got {text!r}.") from None
 
 
 def _list(arguments: list[str]) -> int:

@@ -51,7 +51,7 @@ def test_exact_gradients(name, height):
     check(tower(height, gradient), gradient, data(height))
 
 
-@pytest.mark.parametrize("name", ["unrolled", "unrolled, without remat", "forward mode"])
+@pytest.mark.parametrize("name", ["unrolled", "unrolled, without remat", "mixed mode", "forward mode"])
 def test_exact_gradients_at_storey_3(name):
     gradient = EXACT[name]()
     check(tower(3, gradient), gradient, data(3), batch=1)

@@ -1,5 +1,6 @@
 """The nouns of the library, and the two interchangeable parts that its arrows take."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -112,12 +113,22 @@ class Learner(eqx.Module):
         return None
 
 
-def run(learner: Learner, support: Data, *, key: PRNGKeyArray, remat: bool = False, last: int | None = None) -> State:
+def run(
+    learner: Learner,
+    support: Data,
+    *,
+    key: PRNGKeyArray,
+    remat: bool = False,
+    segment: int | str | None = None,
+    last: int | None = None,
+) -> State:
     """The state of `learner` after its `steps` steps on `support`.
 
     Args:
         remat: recompute each step in the backward pass instead of storing what happened inside it
             (memory then grows with the size of the state, not with the work of a step).
+        segment: recompute the run in segments of so many steps, of which only the first state is stored; "sqrt" for
+            about the square root of the steps (memory then grows with the root of the steps).
         last: only the last so many steps are differentiated (truncation); all of them if None.
     """
     key_start, key_steps = fork(key, 2)
@@ -125,20 +136,35 @@ def run(learner: Learner, support: Data, *, key: PRNGKeyArray, remat: bool = Fal
     if learner.steps == 0:
         return state
 
-    def body(state, key):
+    def step(state, key):
         return learner.step(state, support, key=key), None
 
-    if remat:
-        body = jax.checkpoint(body)
+    def scan(state, keys):
+        body = jax.checkpoint(step) if remat else step
+        return body(state, keys[0]) if len(keys) == 1 else jax.lax.scan(body, state, keys)
+
     keys = fork(key_steps, learner.steps)
     if last is not None and last < learner.steps:
-        state, _ = jax.lax.scan(body, state, keys[: learner.steps - last])
+        state, _ = jax.lax.scan(step, state, keys[: learner.steps - last])
         state = jax.lax.stop_gradient(state)
         keys = keys[learner.steps - last :]
-    if len(keys) == 1:
-        return body(state, keys[0])[0]
-    state, _ = jax.lax.scan(body, state, keys)
-    return state
+    length = near_root(len(keys)) if segment == "sqrt" else len(keys) if segment is None else int(segment)
+    if length >= len(keys):
+        return scan(state, keys)[0]
+    whole = len(keys) - len(keys) % length
+    scan_again = jax.checkpoint(scan)
+    state, _ = jax.lax.scan(scan_again, state, keys[:whole].reshape(-1, length))
+    return scan_again(state, keys[whole:])[0] if whole < len(keys) else state
+
+
+def near_root(number: int) -> int:
+    """A length of segments near the square root of `number`, if possible one that leaves no remainder to compile.
+
+    And never a remainder of one step: XLA would compile it without a loop, to other roundings than the loop's.
+    """
+    root = math.isqrt(number - 1) + 1
+    lengths = [d for d in range(1, number + 1) if root / 2 <= d <= 2 * root and (d == 1 or number % d != 1)]
+    return min(lengths, key=lambda d: (number % d > 0, d + number // d))
 
 
 class Task(eqx.Module):

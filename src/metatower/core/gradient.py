@@ -26,16 +26,26 @@ def reverse(
 class Unrolled(Gradient):
     """Reverse mode through every step of the inner run: exact.
 
-    Memory grows with the inner steps; with `remat` by the size of one state per step only, at the price
-    of one more forward pass. `remat=None` switches it on where the inner learner is itself a
-    meta-learner, which is where it pays.
+    Memory grows with what the inner steps compute. There are two remedies, and they combine:
+
+    Args:
+        remat: keep one state per step and recompute what happened inside it, at the price of one more forward pass.
+            None switches it on where the inner learner is itself a meta-learner, which is where it pays.
+        segment: keep one state per segment of so many steps and recompute the segment, for one more forward pass;
+            "sqrt" for about √K segments of a run of K steps, with which memory grows as √K (Griewank 1992,
+            "Achieving logarithmic growth ...", with one level of its recursion).
     """
 
     remat: bool | None = eqx.field(static=True, default=None)
+    segment: int | str | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        if not (self.segment in (None, "sqrt") or (isinstance(self.segment, int) and self.segment >= 1)):
+            raise ValueError(f'{type(self).__name__}: expected segment >= 1, "sqrt" or None, got {self.segment!r}.')
 
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
         remat = learner.height > 0 if self.remat is None else self.remat
-        return score(learner, task, key=key, remat=remat)
+        return score(learner, task, key=key, remat=remat, segment=self.segment)
 
     def estimate(self, loss, leaves, state: State, *, key: PRNGKeyArray):
         scored, gradient = reverse(loss, leaves, key=key)

@@ -49,9 +49,9 @@ class Plan:
                 str(cost.storey),
                 cost.learner,
                 "?" if cost.base_steps is None else f"{cost.base_steps:,}",
-                _scaled(cost.flops, 1000, ("", " k", " M", " G", " T", " P")),
+                scaled(cost.flops, 1000, ("", " k", " M", " G", " T", " P")),
                 *(
-                    "-" if size is None else _scaled(size, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
+                    "-" if size is None else scaled(size, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
                     for size in (cost.temporary, cost.arguments, cost.outputs)
                 ),
                 "-" if cost.compile_seconds is None else f"{cost.compile_seconds:.1f} s",
@@ -97,7 +97,7 @@ def plan(tower: Learner, tasks: Data, *, compile: bool = True) -> Plan:
     for above in learners[:-1]:
         data.append(_support(data[-1], key, above))
     numbers = reversed(range(len(learners)))
-    costs = tuple(_cost(*each, key, compile) for each in zip(learners, data, numbers, strict=True))
+    costs = tuple(cost(*each, key, compile) for each in zip(learners, data, numbers, strict=True))
     return Plan(costs, jax.devices()[0].device_kind)
 
 
@@ -136,7 +136,8 @@ def _traced(learner: Learner, data: PyTree, key: PRNGKeyArray) -> jax.stages.Tra
     return jax.jit(step).trace(dynamic, key)
 
 
-def _cost(learner: Learner, data: PyTree, storey: int, key: PRNGKeyArray, compile: bool) -> Cost:
+def cost(learner: Learner, data: PyTree, storey: int, key: PRNGKeyArray, compile: bool) -> Cost:
+    """What one step of `learner` on `data`, or on its shapes, costs; `storey` is for the table."""
     began = time.perf_counter()
     traced = _traced(learner, data, key)
     flops, notes = count(traced.jaxpr.jaxpr)
@@ -169,7 +170,8 @@ def _is_shaped(leaf) -> bool:
     return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
 
 
-def _scaled(number: float | int, base: int, units: tuple[str, ...]) -> str:
+def scaled(number: float | int, base: int, units: tuple[str, ...]) -> str:
+    """A number with the unit that makes it short."""
     power = 0
     while number >= base and power < len(units) - 1:
         number, power = number / base, power + 1

@@ -1,0 +1,204 @@
+"""Memory and time of the exact gradient against the length of the runs: `python -m benchmarks.memory [--quick]`.
+
+Memory is the temporary memory that XLA reports for the compiled gradient, which does not depend on how busy the machine
+is; time is a median. Three storeys of gradients stand on each other: an MLP (1-64-64-64-1, 256 examples) learns by T
+gradient steps (storey 0); its initial weights and a rate per array are learned by K meta-steps (storey 1); and what is
+measured is one gradient by the initial weights and all rates (storey 2), on one task of one distribution. Where K is 0
+there are two storeys: the meta-gradient through T steps. Forward mode takes the gradient by the rates
+of one storey only.
+
+Writes `benchmarks/results/memory.json` and `memory.svg` and says which targets are met.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jaxlib
+
+from metatower import Descend, Expected, lift, rates_for, sgd
+from metatower.core import Unrolled, pick, put
+from metatower.gradients import ForwardMode, MixedMode
+from metatower.nets import MLP, Supervised, squared_error
+from metatower.tasks.functions import FunctionFamily, Sinusoids
+
+RESULTS = Path(__file__).parent / "results"
+SIZES, EXAMPLES = (1, 64, 64, 64, 1), 256
+LENGTHS = [2**i for i in range(9)]
+INNER = 4
+"""Inner steps where the meta-steps are varied."""
+TARGET = (8, 4)
+"""Inner steps and meta-steps at which methods are compared with reverse mode."""
+TOO_BIG = 2 * 2**30
+"""Bytes beyond which a method is compiled, and not run."""
+
+PLAIN, KEPT, AGAIN = Unrolled(), Unrolled(remat=False), Unrolled(remat=True)
+ROOT, KEPT_ROOT = Unrolled(remat=True, segment="sqrt"), Unrolled(remat=False, segment="sqrt")
+MIXED = MixedMode(remat=False)
+
+# what computes storey 0's gradient, storey 1's (through runs of storey 0), storey 2's (through runs of storey 1)
+METHODS = {
+    "reverse": (PLAIN, KEPT, KEPT),
+    "remat": (PLAIN, AGAIN, AGAIN),
+    "sqrt remat": (PLAIN, ROOT, ROOT),
+    "mixed": (MIXED, KEPT, KEPT),
+    "mixed + remat": (MIXED, KEPT, AGAIN),
+    "mixed twice": (MIXED, MIXED, KEPT),
+    "mixed twice + sqrt": (MIXED, MIXED, KEPT_ROOT),
+    "mixed + sqrt remat": (MIXED, KEPT_ROOT, ROOT),
+    "forward mode": (PLAIN, KEPT, ForwardMode()),
+}
+ONE_RUN = ("reverse", "remat", "sqrt remat", "mixed", "mixed + sqrt remat", "forward mode")
+
+
+def programs(method: str, inner: int, outer: int):
+    """The gradient of the top storey and, to compare its time with, the run it is the gradient of; jitted."""
+    own, through, top = METHODS[method]
+    net = Supervised(MLP(SIZES, key=jax.random.key(0)), squared_error)
+    learner = Descend(net, sgd(rates_for(net, 0.01)), steps=inner, gradient=own)
+    tasks = Sinusoids(EXAMPLES, EXAMPLES)
+    if outer == 0:
+        top = top if isinstance(top, ForwardMode) else through
+    else:
+        learner = lift(learner, sgd(jax.numpy.array(0.01)), steps=outer, gradient=through)
+        tasks = FunctionFamily(shots=EXAMPLES, queries=EXAMPLES)
+    objective = Expected(learner)
+    learn = (lambda objective: objective.learner.rule) if isinstance(top, ForwardMode) else None
+
+    def loss(leaves, key):
+        return put(objective, leaves, learn).crossed_by(top).loss(tasks, key=key)
+
+    def gradient(leaves, key):
+        return top.estimate(loss, leaves, None, key=key)[1]
+
+    return jax.jit(gradient), jax.jit(lambda leaves, key: loss(leaves, key)[0]), pick(objective, learn)
+
+
+def seconds(compiled, arguments, patience: float) -> float:
+    jax.block_until_ready(compiled(*arguments))
+    found, began = [], time.perf_counter()
+    while not found or (time.perf_counter() - began < patience and len(found) < 50):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*arguments))
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+def measure(method: str, inner: int, outer: int, patience: float) -> dict:
+    gradient, run, leaves = programs(method, inner, outer)
+    arguments = leaves, jax.random.key(1)
+    began = time.perf_counter()
+    compiled = gradient.lower(*arguments).compile()
+    compile_s = time.perf_counter() - began
+    row = {"method": method, "inner": inner, "outer": outer, "learned": sum(leaf.size for leaf in leaves)}
+    row["bytes"] = compiled.memory_analysis().temp_size_in_bytes
+    row["compile_s"] = round(compile_s, 2)
+    if row["bytes"] <= TOO_BIG and patience > 0:
+        row["seconds"] = seconds(compiled, arguments, patience)
+        row["run_seconds"] = seconds(run.lower(*arguments).compile(), arguments, patience)
+    took = ""
+    if "seconds" in row:
+        took = f"{1000 * row['seconds']:9.1f} ms, {row['seconds'] / row['run_seconds']:.1f} x its run"
+    print(f"T {inner:3} K {outer:3}  {method:19} {row['bytes'] / 2**20:9.2f} MiB  {took}", flush=True)
+    return row
+
+
+def targets(rows: list[dict]) -> list[dict]:
+    """The targets of the project, each with what was found."""
+    found = []
+
+    def say(target: str, what: str, met: bool):
+        found.append({"target": target, "found": what, "met": bool(met)})
+
+    def at(method, inner, outer):
+        return next((r for r in rows if (r["method"], r["inner"], r["outer"]) == (method, inner, outer)), None)
+
+    plain = at("reverse", *TARGET)
+    exact = [r for name in METHODS if name not in ("reverse", "forward mode") if (r := at(name, *TARGET))]
+    small = [r for r in exact if r["bytes"] <= plain["bytes"] / 20]
+    if "seconds" in plain:
+        small = [r for r in small if r["seconds"] <= plain["seconds"]]
+    best = min(exact, key=lambda r: r["bytes"])
+    say(
+        "three storeys exact in at most 1/20 of reverse mode's memory, and not slower",
+        ", ".join(f"{r['method']}: 1/{plain['bytes'] / r['bytes']:.1f}" for r in small)
+        or f"best: {best['method']}: 1/{plain['bytes'] / best['bytes']:.1f}",
+        small,
+    )
+    for axis, name in (("inner", "inner steps"), ("outer", "meta-steps")):
+        for method in METHODS:
+            line = series(rows, method, axis)
+            if ("sqrt" in method or "forward" in method) and {16, LENGTHS[-1]} <= line.keys():
+                growth, longer = line[LENGTHS[-1]]["bytes"] / line[16]["bytes"], LENGTHS[-1] / 16
+                what = f"x {growth:.1f} where the run is x {longer:.0f} longer"
+                say(f"memory sublinear in {name}: {method}", what, growth < longer / 2)
+    for method in METHODS:
+        timed = {n: row for n, row in series(rows, method, "outer").items() if "seconds" in row}
+        if timed and method != "forward mode":
+            row = timed[max(timed)]
+            ratio = row["seconds"] / row["run_seconds"]
+            say(
+                f"through {row['outer']} meta-steps in at most 4 times their run: {method}",
+                f"x {ratio:.2f}",
+                ratio <= 4,
+            )
+    return found
+
+
+def series(rows: list[dict], method: str, axis: str) -> dict[int, dict]:
+    """The rows of a method by the length of the runs that vary: inner steps alone, or meta-steps."""
+    own = [row for row in rows if row["method"] == method]
+    if axis == "inner":
+        return {row["inner"]: row for row in own if row["outer"] == 0}
+    return {row["outer"]: row for row in own if row["outer"] and row["inner"] == INNER}
+
+
+def machine() -> dict:
+    """What ran the measurements."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    versions = {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__}
+    return {"cpu": cpu, "cores": os.cpu_count(), **versions}
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, axis, title in ((left, "inner", "two storeys"), (right, "outer", f"three storeys, {INNER} inner steps")):
+        for method in METHODS:
+            line = series(rows, method, axis)
+            axes.loglog(list(line), [row["bytes"] / 2**20 for row in line.values()], marker=".", label=method, base=2)
+        axes.set(title=title, xlabel="inner steps" if axis == "inner" else "meta-steps", ylabel="working memory, MiB")
+    right.legend(fontsize=7)
+    figure.savefig(path)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few lengths, no file written")
+    parser.add_argument("--patience", type=float, default=2.0, help="seconds to time each program; 0: memory only")
+    given = parser.parse_args(arguments)
+    lengths = [4, 16] if given.quick else LENGTHS
+    rows = [measure(method, *TARGET, given.patience) for method in METHODS]
+    rows += [measure(method, n, 0, given.patience) for n in lengths for method in ONE_RUN]
+    rows += [measure(method, INNER, n, given.patience) for n in lengths for method in METHODS]
+    found = targets(rows)
+    for each in found:
+        print("met   " if each["met"] else "MISSED", each["target"], "-", each["found"])
+    if not given.quick:
+        about = {"command": " ".join(["python -m benchmarks.memory", *arguments]), **machine()}
+        (RESULTS / "memory.json").write_text(json.dumps({**about, "targets": found, "rows": rows}, indent=1) + "\n")
+        plot(rows, RESULTS / "memory.svg")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
