@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.machine import machine
+
 RESULTS = Path(__file__).parent / "results"
 TARGETS = {1: 3.0, 2: 8.0, 3: 25.0}
 WARM = 1.5
@@ -93,8 +95,6 @@ def main(arguments: list[str]) -> None:
                     parts = ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
                     verdict = "met   " if seconds["total"] <= limit else "MISSED"
                     print(verdict, f"storey {storey} {gradient:8} {state} (at most {limit} s): {parts}", flush=True)
-    from benchmarks.memory import machine
-
     RESULTS.mkdir(exist_ok=True)
     about = {"command": "python -m benchmarks.compile_time", **machine()}
     (RESULTS / "compile_time.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")

@@ -19,6 +19,7 @@ import numpy as np
 
 import metatower as mt
 from metatower.core import Learner, Task, Tasks
+from metatower.core.plan import plan
 from metatower.core.sharding import Sharded, spread
 from metatower.learners import maml
 from metatower.nets import MLP, ConvNet, Examples, Supervised, cross_entropy, squared_error
@@ -67,7 +68,7 @@ def tower(net: str, meta: int, steps: int) -> mt.Descend:
 
 
 def compiled(learner: Learner, tasks: Tasks):
-    """The compiled step, a function of the state alone, and the state that it starts from."""
+    """The compiled step, a function of the state alone; the state that it starts from; XLA's count of its bytes."""
     learner = spread(learner, tasks)
     state = learner.start(key=jax.random.key(0))
     key = jax.random.key(KEY)
@@ -81,7 +82,10 @@ def compiled(learner: Learner, tasks: Tasks):
         return eqx.filter(after, eqx.is_array)
 
     program = jax.jit(step, donate_argnums=0).lower(moving, fixed, key).compile()
-    return lambda moving: program(moving, fixed, key), moving
+    # XLA counts one device's program
+    devices = learner.mesh.size if isinstance(learner, Sharded) else 1
+    moved = program.cost_analysis().get("bytes accessed", float("nan")) * devices
+    return lambda moving: program(moving, fixed, key), moving, moved
 
 
 def seconds(step, state) -> list[float]:
@@ -100,7 +104,8 @@ def main(net: str, meta: int, steps: int, shot: int, query: int) -> dict:
     """The line to print: one configuration, compiled and timed."""
     tasks = data(net, meta, shot, query)
     began = time.perf_counter()
-    step, state = compiled(tower(net, meta, steps), tasks)
+    learner = tower(net, meta, steps)
+    step, state, moved = compiled(learner, tasks)
     compile_seconds = time.perf_counter() - began
     found = seconds(step, state)
     return {
@@ -115,6 +120,8 @@ def main(net: str, meta: int, steps: int, shot: int, query: int) -> dict:
         "n": len(found),
         "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "compile_s": round(compile_seconds, 2),
+        "flops": plan(learner, tasks, compile=False).costs[0].flops,
+        "bytes": moved,
     }
 
 

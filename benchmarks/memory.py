@@ -12,16 +12,14 @@ Writes `benchmarks/results/memory.json` and `memory.svg` and says which targets 
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
 from pathlib import Path
 
 import jax
-import jaxlib
 
+from benchmarks.machine import machine
 from metatower import Descend, Expected, lift, rates_for, sgd
 from metatower.core import Unrolled, pick, put
 from metatower.gradients import ForwardMode, MixedMode
@@ -157,15 +155,6 @@ def series(rows: list[dict], method: str, axis: str) -> dict[int, dict]:
     if axis == "inner":
         return {row["inner"]: row for row in own if row["outer"] == 0}
     return {row["outer"]: row for row in own if row["outer"] and row["inner"] == INNER}
-
-
-def machine() -> dict:
-    """What ran the measurements."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    versions = {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": jaxlib.__version__}
-    return {"cpu": cpu, "cores": os.cpu_count(), **versions}
 
 
 def plot(rows: list[dict], path: Path) -> None:
