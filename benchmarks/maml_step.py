@@ -20,7 +20,7 @@ import numpy as np
 import metatower as mt
 from metatower.core import Learner, Task, Tasks
 from metatower.core.plan import plan
-from metatower.core.sharding import Sharded, spread
+from metatower.core.sharding import Sharded, shard, spread
 from metatower.learners import maml
 from metatower.nets import MLP, ConvNet, Examples, Supervised, cross_entropy, squared_error
 from metatower.training import runtime
@@ -67,33 +67,35 @@ def tower(net: str, meta: int, steps: int) -> mt.Descend:
     return mt.lift(maml(objective, INNER_RATE[net], steps=steps), mt.sgd(OUTER_RATE), batch=meta, chunk=1)
 
 
-def compiled(learner: Learner, tasks: Tasks):
-    """The compiled step, a function of the state alone; the state that it starts from; XLA's count of its bytes."""
-    learner = spread(learner, tasks)
+def compiled(learner: Learner, tasks: Tasks, shared: bool = False):
+    """The compiled step, a function of the state alone; the state that it starts from; XLA's count of its bytes.
+
+    It is shared between all devices where that is faster, or in any case if `shared`.
+    """
+    learner = shard(learner) if shared else spread(learner, tasks)
     state = learner.start(key=jax.random.key(0))
-    key = jax.random.key(KEY)
     if isinstance(learner, Sharded):
-        state, tasks, key = learner.replicate((state, tasks, key))
+        state, tasks = learner.replicate((state, tasks))
     (moving, still), (fixed, rest) = (eqx.partition(x, eqx.is_array) for x in (state, (learner, tasks)))
 
-    def step(moving, fixed, key):
+    def step(moving, fixed):
         learner, tasks = eqx.combine(fixed, rest)
-        after, _ = learner.update(eqx.combine(moving, still), tasks, key=key)
+        after, _ = learner.update(eqx.combine(moving, still), tasks, key=jax.random.key(KEY))
         return eqx.filter(after, eqx.is_array)
 
-    program = jax.jit(step, donate_argnums=0).lower(moving, fixed, key).compile()
+    program = jax.jit(step, donate_argnums=0).lower(moving, fixed).compile()
     # XLA counts one device's program
     devices = learner.mesh.size if isinstance(learner, Sharded) else 1
     moved = program.cost_analysis().get("bytes accessed", float("nan")) * devices
-    return lambda moving: program(moving, fixed, key), moving, moved
+    return lambda moving: program(moving, fixed), moving, moved
 
 
-def seconds(step, state) -> list[float]:
-    """Seconds of each meta-step after two that do not count: as `torch_peers.py` counts."""
+def seconds(step, state, steps: int | None = None) -> list[float]:
+    """Seconds of each meta-step after two that do not count: of so many, or as `torch_peers.py` counts."""
     for _ in range(2):
         state = jax.block_until_ready(step(state))
     found, began = [], time.time()
-    while len(found) < 3 or (time.time() - began < 6 and len(found) < 3000):
+    while len(found) < (steps or 3) or (steps is None and time.time() - began < 6 and len(found) < 3000):
         before = time.perf_counter()
         state = jax.block_until_ready(step(state))
         found.append(time.perf_counter() - before)
