@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array
 
 from metatower import (
+    Constant,
     Descend,
     Learner,
     Objective,
@@ -30,9 +31,34 @@ from metatower import (
     sgd,
 )
 from metatower.core import Gradient, Rule
-from metatower.gradients import Evolution, FirstOrder, ForwardMode, MixedMode, Reptile, Truncated, Unrolled
-from metatower.learners import anil, fomaml, maml, meta_sgd, reptile
-from metatower.nets import Examples
+from metatower.gradients import (
+    Evolution,
+    FirstOrder,
+    ForwardMode,
+    Implicit,
+    MixedMode,
+    MultiStep,
+    Reptile,
+    Truncated,
+    Unrolled,
+)
+from metatower.learners import (
+    R2D2,
+    FullContext,
+    ImplicitMAML,
+    LogisticRegression,
+    MatchingNetwork,
+    NearestCentroid,
+    PrototypicalNetwork,
+    anil,
+    fomaml,
+    leo,
+    maml,
+    maml_plus_plus,
+    meta_sgd,
+    reptile,
+)
+from metatower.nets import BatchNorm, Examples, Linear, Supervised, batch_norm, cross_entropy
 
 
 def key(seed: int):
@@ -87,6 +113,19 @@ class Slopes(Tasks):
         return Task(Examples(x[:3], y[:3]), Examples(x[3:], y[3:]))
 
 
+class Blobs(Tasks):
+    """Tell three clouds of points in the plane apart, `spread` wide, from two points of each."""
+
+    spread: Array
+
+    def sample(self, key):
+        key_centre, key_points = jax.random.split(key)
+        centre = jax.random.normal(key_centre, (3, 1, 2))
+        x = centre + self.spread * jax.random.normal(key_points, (3, 4, 2))
+        y = jnp.broadcast_to(jnp.arange(3)[:, None], (3, 2)).reshape(-1)
+        return Task(*(Examples(part.reshape(-1, 2), y, ways=jnp.ones(3, bool)) for part in (x[:, :2], x[:, 2:])))
+
+
 class Stretched(Tasks):
     """A distribution over the distributions like `below`: the same one with its parameters stretched, twice."""
 
@@ -114,15 +153,33 @@ class Memory(Learner):
         return jnp.mean((self.gain * state * data.x - data.y) ** 2), {}
 
 
+class Tanh(eqx.Module):
+    """Features of points in the plane, by a smooth network with a norm."""
+
+    linear: Linear
+    norm: BatchNorm
+
+    def __call__(self, x):
+        return self.normalised(x)[0]
+
+    def normalised(self, x, weight=None, given=None):
+        y, moments = self.norm.normalised(jnp.tanh(self.linear(x)), weight, given and given[0])
+        return y, [moments]
+
+
 def curve() -> Curve:
     return Curve(number(0.5), number(0.1))
 
 
-def data(height: int):
-    """What a learner of this height learns from: examples, and tasks of tasks above."""
+def embedding() -> Tanh:
+    return Tanh(Linear(2, 3, key=key(5)), batch_norm(3, "support"))
+
+
+def data(height: int, tasks: Tasks | None = None):
+    """What a learner of this height learns from: examples, and tasks of tasks above; slopes if no others are named."""
+    tasks = Slopes(number(1.0)) if tasks is None else tasks
     if height == 0:
-        return Slopes(number(1.0)).sample(key(9)).support
-    tasks: Tasks = Slopes(number(1.0))
+        return tasks.sample(key(9)).support
     for _ in range(height - 1):
         tasks = Stretched(tasks)
     return tasks
@@ -139,8 +196,26 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "meta_sgd": lambda: meta_sgd(curve(), 0.2, steps=2),
     "fomaml": lambda: fomaml(curve(), sgd(0.1), 0.2, steps=2, batch=2),
     "reptile": lambda: reptile(curve(), sgd(0.1), 0.2, steps=2, batch=2),
+    "maml_plus_plus": lambda: maml_plus_plus(curve(), 0.2, steps=2),
+    "imaml": lambda: ImplicitMAML(curve(), number(0.2), number(0.5), steps=2),
+    "imaml's trainer": lambda: up(ImplicitMAML(curve(), 0.2, number(0.5), steps=20), Implicit()),
     "a learner without gradient": lambda: Memory(number(0.3), number(2.0)),
 }
+
+CLASSIFIERS: dict[str, Callable[[], Learner]] = {
+    "prototypical": lambda: PrototypicalNetwork(embedding()),
+    "prototypical, cosine": lambda: PrototypicalNetwork(embedding(), "cosine", number(10.0)),
+    "matching": lambda: MatchingNetwork(embedding()),
+    "matching, full context": lambda: MatchingNetwork(embedding(), number(5.0), FullContext(3, 2, key=key(6))),
+    "ridge": lambda: R2D2(embedding(), Positive(0.1), number(3.0), number(0.0)),
+    "nearest centroid": lambda: NearestCentroid(embedding()),
+    "logistic": lambda: LogisticRegression(embedding(), Positive(0.1), iterations=20),
+    "leo": lambda: leo(Constant(jnp.tanh), 2, key=key(5), latent=2, latent_steps=1, weight_steps=1),
+    "maml_plus_plus, with norms": lambda: maml_plus_plus(Supervised(embedding(), cross_entropy), 0.2, steps=2),
+    "imaml, support statistics": lambda: ImplicitMAML(Supervised(embedding(), cross_entropy), 0.2, steps=2),
+    "maml, support statistics": lambda: maml(Supervised(embedding(), cross_entropy), number(0.2), steps=2),
+}
+"""Learners of classes: their rows bring tasks of their own."""
 
 RULES: dict[str, Callable[[Objective], Rule]] = {
     "sgd": lambda o: sgd(0.2),
@@ -170,11 +245,12 @@ ESTIMATORS: dict[str, Callable[[], Gradient]] = {
     "truncated": lambda: Truncated(last=1),
     "first order": FirstOrder,
     "reptile": Reptile,
+    "multi step": lambda: MultiStep(jnp.array([0.25, 0.75])),
     "evolution": lambda: Evolution(pairs=2),
 }
 
 ROWS: dict[str, Callable[[], Learner]] = {
-    **{f"learner: {name}": make for name, make in LEARNERS.items()},
+    **{f"learner: {name}": make for name, make in {**LEARNERS, **CLASSIFIERS}.items()},
     **{
         f"rule: {name}": lambda make=make: Descend(curve(), make(curve()), steps=2)  # a rule is seen in what it moves
         for name, make in RULES.items()
@@ -184,6 +260,11 @@ ROWS: dict[str, Callable[[], Learner]] = {
         for name, make in {**EXACT, **ESTIMATORS}.items()
     },
 }
+
+
+def data_of(row: str, height: int):
+    """The data of a row of the table, for a learner of this height."""
+    return data(height, Blobs(number(0.5)) if row.removeprefix("learner: ") in CLASSIFIERS else None)
 
 
 def stepped(learner: Learner, data, seed: int = 0):

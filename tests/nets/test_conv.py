@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metatower.nets import BatchNorm, Conv, ConvNet, convolve, max_pool
+from metatower.nets import Conv, ConvNet, batch_norm, convolve, max_pool
 from metatower.nets.conv import patches
 from metatower.nets.winograd import winograd
 
@@ -100,7 +100,7 @@ def test_of_equals_the_first_gets_the_gradient():
 
 
 def test_norm_makes_mean_zero_and_variance_one():
-    norm = BatchNorm(3)
+    norm = batch_norm(3)
     y = norm(5 + 2 * jax.random.normal(jax.random.key(0), (10, 4, 4, 3)))
     np.testing.assert_allclose(jnp.mean(y, (0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(jnp.var(y, (0, 1, 2)), 1, atol=1e-3)
@@ -113,7 +113,7 @@ def test_norm_of_a_constant_is_finite_to_the_second_derivative():
     def sharp(norm, x):
         return jnp.sum(jax.grad(loss, argnums=1)(norm, x) ** 2)
 
-    slopes = jax.grad(sharp, argnums=1)(BatchNorm(2), jnp.full((3, 2, 2, 2), 7.0))
+    slopes = jax.grad(sharp, argnums=1)(batch_norm(2), jnp.full((3, 2, 2, 2), 7.0))
     assert jnp.all(jnp.isfinite(slopes))
 
 

@@ -44,6 +44,20 @@ class Objective(eqx.Module):
         """The same objective as used to judge a finished run, where that may take more samples than a step does."""
         return self
 
+    def seen(self, data: Data | None) -> PyTree:
+        """What a learner remembers of the data of its last step besides the leaves it moved; of None, before any.
+
+        Most objectives need nothing remembered. A network whose norms judge a query by the statistics of the support
+        set does.
+        """
+        del data
+        return None
+
+    def after(self, seen: PyTree) -> "Objective":
+        """The objective that judges other data in the light of what was `seen`."""
+        del seen
+        return self
+
     def runs(self, data: Data, *, key: PRNGKeyArray) -> "Iterable[Run]":
         """The inner runs that make up one evaluation of `loss`, so that each can be done again by itself."""
         del data, key

@@ -25,6 +25,8 @@ class Descent(eqx.Module):
     """The rule's memory."""
     gradient: State
     """The gradient estimator's memory."""
+    seen: PyTree = None
+    """What the objective wants remembered of the last step's data (`Objective.seen`)."""
 
 
 class Descend(Learner):
@@ -61,11 +63,11 @@ class Descend(Learner):
                 f"Descend: {type(self.objective).__name__} offers nothing to learn. What is learned are floating-point "
                 "arrays: write a number as `jnp.array(0.5)` to have it learned, or look at `learn=`."
             )
-        return Descent(leaves, self.rule.start(leaves), self.gradient.start(leaves))
+        return Descent(leaves, self.rule.start(leaves), self.gradient.start(leaves), self.objective.seen(None))
 
     def update(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> tuple[Descent, Metrics]:
         (value, metrics), gradient, memory = self._estimate(state, data, key)
-        return self._move(state, gradient, memory), {**metrics, "loss": value}
+        return self._move(state, gradient, memory, data), {**metrics, "loss": value}
 
     def _estimate(self, state: Descent, data: Data, key: PRNGKeyArray) -> tuple[Scored, list[Array], State]:
         def loss(leaves, key):
@@ -74,9 +76,9 @@ class Descend(Learner):
         scored, gradient, memory = self.gradient.estimate(loss, state.leaves, state.gradient, key=key)
         return scored, mean_over_devices(gradient, self.objective.axis), memory
 
-    def _move(self, state: Descent, gradient: list[Array], memory: State) -> Descent:
+    def _move(self, state: Descent, gradient: list[Array], memory: State, data: Data) -> Descent:
         rule, leaves = self.rule.step(state.rule, state.leaves, gradient)
-        return Descent(leaves, rule, memory)
+        return Descent(leaves, rule, memory, put(self.objective, leaves, self.learn).seen(data))
 
     def step(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> Descent:
         return self.update(state, data, key=key)[0]
@@ -87,7 +89,7 @@ class Descend(Learner):
     def stages(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> dict[str, PyTree]:
         (value, _), gradient, memory = self._estimate(state, data, key)
         named = OrderedDict(zip(names(self.objective, self.learn), gradient, strict=True))
-        return OrderedDict(loss=value, gradient=named, state=self._move(state, gradient, memory))
+        return OrderedDict(loss=value, gradient=named, state=self._move(state, gradient, memory, data))
 
     def named(self, state: Descent) -> PyTree:
         leaves = zip(names(self.objective, self.learn), state.leaves, strict=True)
@@ -97,7 +99,7 @@ class Descend(Learner):
         return self.result(state).crossed_by(self.gradient), self.gradient.loss_key(key)
 
     def judge(self, state: Descent) -> Objective:
-        return self.result(state).as_judge()
+        return self.result(state).after(state.seen).as_judge()
 
     def result(self, state: Descent) -> Any:
         """The objective with the leaves that `state` has reached: what this learner returns to its user."""

@@ -1,7 +1,10 @@
 """Published algorithms, one short file each: what they are in terms of the recursion.
 
-`maml`, `anil` and `meta_sgd` differ in how a task is learned, and return the learner (storey 0), to be lifted.
+`maml`, `maml_plus_plus`, `anil` and `meta_sgd` differ in how a task is learned, and return the learner (storey 0), to
+be lifted.
 `fomaml` and `reptile` differ in how the gradient crosses that storey, and return its trainer (storey 1).
+`ImplicitMAML` and `LEO` are learners of their own kind, as are those that take no gradient step on a task but fit a
+head to the features of a network (`learners.features`): Prototypical and Matching Networks, R2-D2, two plain baselines.
 """
 
 from collections.abc import Callable
@@ -9,15 +12,26 @@ from collections.abc import Callable
 from metatower.core import Descend
 from metatower.learners.anil import anil as anil
 from metatower.learners.fomaml import fomaml as fomaml
+from metatower.learners.imaml import ImplicitMAML as ImplicitMAML
+from metatower.learners.leo import LEO as LEO
+from metatower.learners.leo import leo as leo
+from metatower.learners.logistic import LogisticRegression as LogisticRegression
 from metatower.learners.maml import maml as maml
+from metatower.learners.maml_plus_plus import maml_plus_plus as maml_plus_plus
+from metatower.learners.matching import FullContext as FullContext
+from metatower.learners.matching import MatchingNetwork as MatchingNetwork
 from metatower.learners.meta_sgd import meta_sgd as meta_sgd
 from metatower.learners.nearest import NearestNeighbour as NearestNeighbour
+from metatower.learners.nearest_centroid import NearestCentroid as NearestCentroid
+from metatower.learners.prototypical import PrototypicalNetwork as PrototypicalNetwork
 from metatower.learners.reptile import reptile as reptile
+from metatower.learners.ridge import R2D2 as R2D2
 
 LEARNERS: dict[str, Callable[..., Descend]] = {
     "anil": anil,
     "fomaml": fomaml,
     "maml": maml,
+    "maml_plus_plus": maml_plus_plus,
     "meta_sgd": meta_sgd,
     "reptile": reptile,
 }

@@ -37,6 +37,8 @@ class NearestNeighbour(Learner):
         del key
         similarity = _unit(data.x) @ _unit(state.x).T
         own = state.y[None, None, :] == jnp.arange(self.ways)[None, :, None]
+        if state.weight is not None:
+            own &= state.weight > 0
         nearest = jnp.max(jnp.where(own, similarity[:, None, :], -1.0), axis=-1)
         return cross_entropy(value(self.sharpness) * nearest, data)
 

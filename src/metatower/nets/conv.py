@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from metatower.nets.adjoint import with_transpose
 from metatower.nets.mlp import Linear
+from metatower.nets.norm import BatchNorm, Mode, Moments, batch_norm
 from metatower.nets.quarters import interleave, split
 from metatower.nets.winograd import winograd
 
@@ -66,28 +67,6 @@ def patches(x: Images, size: int, stride: int) -> Maps:
     return jnp.concatenate(windows, axis=-1)
 
 
-class BatchNorm(eqx.Module):
-    """Each channel to mean 0 and variance 1 over the batch it is given, then scaled and shifted (learned).
-
-    On a query this is the transductive mode: what is predicted for one image depends on the others beside it.
-    """
-
-    scale: Float[Array, " channels"]
-    shift: Float[Array, " channels"]
-    epsilon: float = eqx.field(static=True, default=1e-5)
-
-    def __init__(self, channels: int, *, epsilon: float = 1e-5):
-        self.scale, self.shift, self.epsilon = jnp.ones(channels), jnp.zeros(channels), epsilon
-
-    def __call__(self, x: Images) -> Images:
-        axes = tuple(range(x.ndim - 1))
-        mean = jnp.mean(x, axes)
-        # one pass over memory, not two; the clip only ever meets rounding errors
-        variance = jnp.maximum(jnp.mean(x * x, axes) - mean * mean, 0.0)
-        gain = self.scale * jax.lax.rsqrt(variance + self.epsilon)
-        return x * gain + (self.shift - mean * gain)
-
-
 def max_pool(x: Images) -> Float[Array, "n rows columns channels"]:
     """The largest of each 2x2 pixels (the first of equals gets the gradient); an odd last line is left out."""
     _, height, width, _ = x.shape
@@ -109,10 +88,11 @@ class Block(eqx.Module):
     conv: Conv
     norm: BatchNorm
 
-    def __call__(self, x: Images) -> Maps:
-        x = self.norm(self.conv(x))
+    def normalised(self, x: Images, weight: Array | None, given: Moments | None) -> tuple[Maps, Moments | None]:
+        """The output and the statistics of its norm, see `BatchNorm.normalised`."""
+        x, moments = self.norm.normalised(self.conv(x), weight, given)
         # pooled before the ReLU: the same numbers, a quarter of the work
-        return jax.nn.relu(x if self.conv.stride > 1 else max_pool(x))
+        return jax.nn.relu(x if self.conv.stride > 1 else max_pool(x)), moments
 
 
 class ConvNet(eqx.Module):
@@ -121,38 +101,51 @@ class ConvNet(eqx.Module):
     Vinyals et al. 2016, section 4.1.1; with `stride=2` instead of pooling, Finn et al. 2017, section 5.2 (Omniglot).
 
     Args:
-        outputs: classes, or what else the head gives.
+        outputs: classes, or what else the head gives; None for features, without a head.
         image: height, width, channels; a batch may leave the channel out if it is one.
         channels: channels of each block.
         stride: 1 pools 2x2 after each block, 2 skips every other pixel instead.
+        norm: whose statistics the norms use, see `BatchNorm`.
     """
 
     blocks: list[Block]
-    head: Linear
+    head: Linear | None
+    features: int = eqx.field(static=True)
+    """Numbers that go into the head."""
 
     def __init__(
         self,
-        outputs: int,
+        outputs: int | None,
         *,
         key: PRNGKeyArray,
         image: tuple[int, int, int] = (28, 28, 1),
         channels: Sequence[int] = (64, 64, 64, 64),
         stride: int = 1,
+        norm: Mode = "transductive",
     ):
         if stride not in (1, 2):
             raise ValueError(f"ConvNet: expected stride 1 (with pooling) or 2 (without), got {stride}.")
         keys = jax.random.split(key, len(channels) + 1)
         pairs = zip([image[2], *channels[:-1]], channels, keys[:-1], strict=True)
-        self.blocks = [Block(Conv(i, o, key=k, stride=stride), BatchNorm(o)) for i, o, k in pairs]
+        self.blocks = [Block(Conv(i, o, key=k, stride=stride), batch_norm(o, norm)) for i, o, k in pairs]
         height, width = image[:2]
         for _ in channels:
             height, width = (side // 2 if stride == 1 else -(-side // 2) for side in (height, width))
         if min(height, width) < 1:
             raise ValueError(f"ConvNet: {len(channels)} blocks halve an image of {image[0]}x{image[1]} to nothing.")
-        self.head = Linear(height * width * channels[-1], outputs, key=keys[-1])
+        self.features = height * width * channels[-1]
+        self.head = None if outputs is None else Linear(self.features, outputs, key=keys[-1])
 
     def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n outputs"]:
-        x = x[..., None] if x.ndim == 3 else x
-        for block in self.blocks:
-            x = block(x)
-        return self.head(x.reshape(len(x), -1))
+        return self.normalised(x)[0]
+
+    def normalised(
+        self, x: Float[Array, "n ..."], weight: Float[Array, " n"] | None = None, given: Sequence | None = None
+    ) -> tuple[Float[Array, "n outputs"], list[Moments | None]]:
+        """The output and the statistics of every norm, see `BatchNorm.normalised`."""
+        x, statistics = x[..., None] if x.ndim == 3 else x, []
+        for block, moments in zip(self.blocks, given or [None] * len(self.blocks), strict=True):
+            x, moments = block.normalised(x, weight, moments)
+            statistics.append(moments)
+        x = x.reshape(len(x), -1)
+        return x if self.head is None else self.head(x), statistics

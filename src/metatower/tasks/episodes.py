@@ -72,7 +72,7 @@ class Episodes(Tasks):
         label = jnp.arange(self.ways, dtype=jnp.int32)
 
         def examples(part):
-            return Examples(part.reshape(-1, *part.shape[2:]), jnp.repeat(label, part.shape[1]))
+            return Examples(part.reshape(-1, *part.shape[2:]), jnp.repeat(label, part.shape[1]), ways=label >= 0)
 
         return Task(examples(x[:, : self.shots]), examples(x[:, self.shots :]))
 

@@ -103,7 +103,8 @@ class GlyphTasks(Tasks):
         label = jnp.arange(ways, dtype=jnp.int32)[:, None]
 
         def examples(part, number):
-            return Examples(part.reshape(-1, size, size), jnp.broadcast_to(label, (ways, number)).reshape(-1))
+            y = jnp.broadcast_to(label, (ways, number)).reshape(-1)
+            return Examples(part.reshape(-1, size, size), y, ways=label[:, 0] >= 0)
 
         return Task(examples(pictures[:, :shots], shots), examples(pictures[:, shots:], each - shots))
 
