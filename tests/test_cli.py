@@ -74,6 +74,8 @@ class TestComplaints:
             (["train", "maml-sinusiod"], "Did you mean maml-sinusoid?"),
             (["train", "zzz"], "`metatower list` shows them all"),
             (["plan", "zzz"], "no recipe 'zzz'"),
+            (["plan", "maml-sinusoid", "--memory", "much"], "such as 512MB or 2GB, got 'much'"),
+            (["plan", "maml-sinusoid", "--memory", "1KB"], "No exact setting fits"),
             (["train", "--seed", "1", "maml-sinusoid"], "The recipe comes first"),
             (["train", "maml-sinusoid", "--stpes", "3"], "--steps"),
             (["train", "maml-sinusoid", "--steps", "many"], "--steps"),

@@ -4,174 +4,18 @@ import dataclasses
 import difflib
 import inspect
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from metatower.core.errors import UserError
+from metatower.options import OVERVIEW, PLAN, TRAIN, Evaluate, List, Planning, Report, Resume, Training
 
 # jax and the recipes are imported where they are used: help and complaints about arguments come at once.
-
-Progress = Literal["auto", "rich", "plain", "silent"]
-
-OVERVIEW = """\
-usage: metatower COMMAND ...
-
-Learning to learn, and learning how to learn to learn.
-
-commands:
-  train [RECIPE]   run a recipe: train, judge beside baselines, report
-  resume DIR       continue a run that was stopped or killed
-  evaluate DIR     judge a trained learner, on other data too
-  report DIR       draw the plots and the page of a run again
-  plan RECIPE      what a recipe costs: FLOPs, memory, compile time; nothing is run
-  list             the recipes
-
-examples:
-  metatower train                          the main job, into runs/
-  metatower train maml-sinusoid --seed 1   another recipe
-  metatower evaluate runs/maml-sinusoid-0  the learner of that run, on fresh tasks
-  metatower COMMAND --help                 more on one command
-
-A run is stopped with Ctrl-C and continued with `metatower resume DIR`, to the same result.
-"""
-
-_TRAIN = """\
-The run's folder gets config.json, metrics.jsonl, checkpoints, model/, summary.json, plots/ and report.html.
-
-examples:
-  metatower train {0}
-  metatower train {0} --seed 1 --steps 500 --out runs/try
-  metatower train {0} --processes 2
-
-The recipe comes first; `metatower list` shows them all.
-"""
-
-_PLAN = """\
-What the recipe {0} costs, storey by storey, before anything is run.
-
-FLOPs are counted, and memory is XLA's own figure; the programs are compiled, which at storey 2 takes a while.
-
-examples:
-  metatower plan {0}
-  metatower plan {0} --steps 500
-  metatower plan {0} --memory 2GB
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Running:
-    """What every command that runs a recipe takes."""
-
-    checkpoint_every: float = 30.0
-    """Seconds between checkpoints: at most so much work is lost when a run is killed."""
-    progress: Progress = "auto"
-    """How progress is shown: a bar, plain lines, or nothing."""
-    devices: int | None = None
-    """Processor cores (or GPUs) of this machine that share the work of a step; 1 for none of it. All if not given."""
-    processes: int | None = None
-    """Processes that share the work: as many are started here, each with its part of the cores."""
-    coordinator: str | None = None
-    """On a cluster, where every process is started by you or by your launcher: `slurm`, `ompi`, or the HOST:PORT where
-    the first process listens, the same for all; then --processes and --process too."""
-    process: int | None = None
-    """Which of the processes this is, from 0; with --coordinator HOST:PORT."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training(Running):
-    """A subclass is made for every recipe, with its options."""
-
-    out: Path | None = None
-    """The run's folder, to be made; runs/RECIPE-SEED if not given."""
-
-
-@dataclass(frozen=True)
-class Resume(Running):
-    """Continue a run that was stopped or killed, to the same bits as if it had not been.
-
-    examples:
-      metatower resume runs/maml-sinusoid-0
-    """
-
-    folder: tyro.conf.Positional[Path]
-    """The run's folder."""
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Judge the trained learner of a run on fresh tasks.
-
-    --tasks says on what. The images of `omniglot` and of your own folder are resized to what the model takes:
-      held-out            what the recipe keeps back (the default)
-      glyphs              letters of scripts that no recipe trains on
-      omniglot            Omniglot's evaluation alphabets; omniglot.npz is looked for in METATOWER_DATA
-      folder:PATH         your images, one sub-folder per class
-      sinusoids           sine waves, for models of functions
-      glyph-families      distributions of glyph tasks: a model that learns how to learn is run anew on each
-      function-families   the same with distributions of functions (or `functions`)
-
-    A model of storey 1 (an optimised MAML) is first run on one part of the classes, then judged on the others.
-
-    examples:
-      metatower evaluate runs/maml-glyphs-0 --tasks omniglot --episodes 1000
-      metatower evaluate runs/maml-glyphs-0 --tasks folder:my/photos --shots 5
-      metatower evaluate runs/optimised-maml-0 --tasks omniglot --json
-    """
-
-    folder: tyro.conf.Positional[Path]
-    """The run's folder, or a copy of its `model` folder."""
-    tasks: str = "held-out"
-    """What to judge on; see above."""
-    ways: int | None = None
-    """Classes per task; as in training if not given, and at most that."""
-    shots: int | None = None
-    """Examples of each class to adapt to; as in training if not given."""
-    queries: int | None = None
-    """Examples of each class to be judged on; as in training, or as many as there are, if not given."""
-    episodes: int | None = None
-    """How many tasks (1000 if not given); for a model of storey 1, how many whole runs (50)."""
-    seed: int = 0
-    """Chooses the tasks."""
-    json: bool = False
-    """Print JSON instead of a table."""
-    progress: Progress = "auto"
-    """How progress is shown: a bar, plain lines, or nothing."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Draw the plots and write the page of a finished run again; nothing is computed anew.
-
-    examples:
-      metatower report runs/maml-sinusoid-0
-    """
-
-    folder: tyro.conf.Positional[Path]
-    """The run's folder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What a plan may be held to."""
-
-    memory: str | None = None
-    """Memory for one step, such as 512MB or 2GB: also say the cheapest exact setting that fits."""
-
-
-@dataclass(frozen=True)
-class List:
-    """The recipes, with what each does.
-
-    examples:
-      metatower list
-    """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -236,7 +80,7 @@ def _train(arguments: list[str]) -> int:
     recipe_class, rest = _recipe_named(arguments, "train")
     name = recipe_class.name
     given = _parse(
-        _with_recipe(recipe_class, Training), rest, f"train {name}", recipe_class.about(), _TRAIN.format(name)
+        _with_recipe(recipe_class, Training), rest, f"train {name}", recipe_class.about(), TRAIN.format(name)
     )
     recipe = given.recipe
     folder = given.out or Path("runs") / f"{name}-{recipe.seed}"
@@ -328,32 +172,25 @@ def _report(arguments: list[str]) -> int:
 def _plan(arguments: list[str]) -> int:
     recipe_class, rest = _recipe_named(arguments, "plan")
     name = recipe_class.name
-    given = _parse(_with_recipe(recipe_class, Budget), rest, f"plan {name}", _PLAN.format(name))
-    recipe, memory = given.recipe, None if given.memory is None else _size(given.memory)
+    given = _parse(_with_recipe(recipe_class, Planning), rest, f"plan {name}", PLAN.format(name))
     from metatower.core.describe import describe
-    from metatower.core.plan import plan
+    from metatower.core.plan import parse_bytes, plan
+    from metatower.core.sharding import how_spread
+    from metatower.training.runtime import setup
 
+    recipe, memory = given.recipe, None if given.memory is None else parse_bytes(given.memory)
+    setup(given.devices)
     tower, data = recipe.build()
     print(describe(tower))
     print()
     print(plan(tower, data))
+    print(how_spread(tower, data, given.devices))
     if memory is not None:
         from metatower.gradients.fit import fit
 
         print(f"Cheapest within {given.memory}: {fit(tower, data, memory)}")
     print(f"The recipe takes {recipe.steps:,} steps of the top storey; judging and baselines come on top.")
     return 0
-
-
-def _size(text: str) -> int:
-    """Bytes of "512MB", "2 GB" or "1e9"."""
-    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([KMGT]?)I?B?\s*", text.upper().replace("E", "e"))
-    try:
-        if found is None:
-            raise ValueError
-        return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))
-    except ValueError:
-        raise UserError(f"--memory takes an amount such as 512MB or 2GB, got {text!r}.") from None
 
 
 def _list(arguments: list[str]) -> int:

@@ -6,8 +6,9 @@ import pytest
 from tests.contract import Memory, data, number, up
 
 from metatower import Descend, lift, sgd
+from metatower.core.errors import UserError
 from metatower.core.flops import count
-from metatower.core.plan import plan
+from metatower.core.plan import parse_bytes, plan
 from metatower.nets import MLP, Examples, Supervised, squared_error
 from metatower.tasks.functions import Sinusoids
 
@@ -137,3 +138,16 @@ def test_flops_grow_with_every_clock():
 def test_data_of_the_wrong_height_is_refused_before_anything_compiles():
     with pytest.raises(TypeError, match=r"data of a Descend of height 1 .* got Examples"):
         plan(up(up(Memory(number(0.3), number(2.0)))), data(1))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("512MB", 512 * 2**20), ("2 GiB", 2**31), ("1e3", 1000), ("0.5k", 512), ("1T", 2**40)]
+)
+def test_amounts_of_memory(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1GB", "0", "1XB", "1.2.3M", "1e400G", "1 2"])
+def test_what_is_no_amount_of_memory(text):
+    with pytest.raises(UserError, match="such as 512MB"):
+        parse_bytes(text)

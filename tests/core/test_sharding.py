@@ -9,7 +9,7 @@ import pytest
 from tests.contract import ESTIMATORS, EXACT, Memory, curve, data, number, up
 
 from metatower import sgd
-from metatower.core.sharding import Sharded, shard
+from metatower.core.sharding import Sharded, how_spread, shard
 from metatower.core.tower import lift
 from metatower.learners import maml
 
@@ -112,3 +112,15 @@ def test_what_cannot_be_shared_stays_as_it_is():
 def test_devices_that_are_not_there(devices):
     with pytest.raises(ValueError, match=r"expected 1 to \d+ devices"):
         shard(mean_of(3), devices)
+
+
+def test_a_sentence_says_where_a_tower_runs(monkeypatch):
+    tower = up(mean_of(3), batch=2)
+    assert how_spread(tower, data(2), 3) == (
+        "Training shares the 3 tasks of a step of storey 1 between 3 devices."  # of the 2 above one device would idle
+    )
+    assert how_spread(tower, data(2), 1) == "Training runs on one device."
+    assert "over before they have found each other" in how_spread(tower, data(2))
+    assert "has no tasks to share" in how_spread(maml(curve(), number(0.2)), data(0))
+    monkeypatch.setattr("metatower.core.sharding.WORTH", 0.0)
+    assert "tasks of a step of storey" in how_spread(tower, data(2))

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 import time
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from metatower.core.contract import Data, Learner
 from metatower.core.describe import base_steps, storeys
+from metatower.core.errors import UserError
 from metatower.core.flops import count
 
 
@@ -168,6 +170,22 @@ def _past_the_cache() -> Iterator[None]:
 
 def _is_shaped(leaf) -> bool:
     return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of "512MB", "2 GiB" or "1e9"; M is 1024².
+
+    Raises:
+        UserError: anything else.
+    """
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([KMGT]?)I?B?\s*", text.upper().replace("E", "e"))
+    try:
+        size = int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " ")) if found else 0
+    except (ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise UserError(f"Expected an amount of memory such as 512MB or 2GB, got {text!r}.")
+    return size
 
 
 def scaled(number: float | int, base: int, units: tuple[str, ...]) -> str:

@@ -133,6 +133,29 @@ def spread(tower: Learner, data: Data, devices: int | None = None) -> Learner:
     return tower if work is not None and work < least * sharded.mesh.size else sharded
 
 
+def how_spread(tower: Learner, data: Data, devices: int | None = None) -> str:
+    """One sentence: what `spread` does with this tower here, and why."""
+    there = jax.device_count() if devices is None else devices
+    spread_tower, tasks = spread(tower, data, devices), _tasks(tower)
+    if isinstance(spread_tower, Sharded):
+        marked, each = 0, spread_tower.tower
+        while each.objective.shared is None:
+            marked, each = marked + 1, each.objective.learner
+        return (
+            f"Training shares the {tasks[marked]} tasks of a step of storey {each.height} between "
+            f"{spread_tower.mesh.size} devices."
+        )
+    if there == 1:
+        return "Training runs on one device."
+    if not tasks:
+        return f"Training runs on one of {there} devices: the tower has no tasks to share."
+    work = forward_flops(tower, data) or 0.0
+    return (
+        f"Training runs on one of {there} devices: a step of {work:.1g} forward FLOPs is over before they have found "
+        f"each other; below {WORTH:.0g} for each it does not pay. `--devices {there}` shares it all the same."
+    )
+
+
 def _tasks(tower: Any) -> list[int]:
     """Tasks per step of every storey that descends an `Expected`, from the top down to the first that does not."""
     objective = getattr(tower, "objective", None)

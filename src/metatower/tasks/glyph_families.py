@@ -43,7 +43,8 @@ class GlyphTasks(Tasks):
     """One distribution of picture tasks. Its leaves say what the class is and how all else varies.
 
     Classes of numeric attributes are as many equal steps between `class_low` and `class_high`; which label
-    stands for which step is drawn anew in every task. Examples of a task are ordered by label.
+    stands for which step is drawn anew in every task, or is the same in all where labels are `graded`. Examples of a
+    task are ordered by label.
     """
 
     images: UInt8[Array, "classes drawings h w"]
@@ -62,6 +63,10 @@ class GlyphTasks(Tasks):
     class_high: Float[Array, " attribute"]
     jitter: Float[Array, ""]
     """Most that a value strays from its class's step; two steps are 1 apart."""
+    graded: Bool[Array, ""]
+    """Whether a label stands for the same step in every task."""
+    order: Float[Array, "attribute ways"]
+    """Numbers whose ranks are the steps of the labels, where these are graded."""
     inverted: Bool[Array, ""]
     layout: Layout
 
@@ -87,6 +92,7 @@ class GlyphTasks(Tasks):
         if each <= most:
             drawing = jnp.where(by_letter, shuffled(different, self.count[letters], each), drawing)
 
+        step = jnp.where(self.graded, self.order, step)
         place = (ranks(step).T[:, None, :] + 0.5 + self.jitter * (2 * chance - 1)) / ways
         class_value = self.class_low + (self.class_high - self.class_low) * place
         value = jnp.where(self.is_class, class_value, self.low + (self.high - self.low) * chance)
@@ -128,6 +134,7 @@ class GlyphFamily(Tasks):
         letters: most letters a member has in both pools together.
         drawings: most drawings of a letter that are used.
         jitter: most that a value strays from its class's step; two steps are 1 apart.
+        graded: how likely a member is one whose labels stand for the same steps in all its tasks.
         ways, shots, queries, size: see `Layout`.
 
     Raises:
@@ -146,6 +153,7 @@ class GlyphFamily(Tasks):
     width: Float[Array, " attribute"]
     held_out: Float[Array, ""]
     jitter: Float[Array, ""]
+    graded: Float[Array, ""]
     letters: int = eqx.field(static=True)
     classes: tuple[str, ...] = eqx.field(static=True)
     layout: Layout
@@ -162,6 +170,7 @@ class GlyphFamily(Tasks):
         letters: int = 40,
         drawings: int = 8,
         jitter: float = 0.2,
+        graded: float = 0.0,
         ways: int = 5,
         shots: int = 1,
         queries: int = 3,
@@ -212,12 +221,14 @@ class GlyphFamily(Tasks):
         self.width = nuisance * jnp.asarray([a.nuisance for a in ATTRIBUTES.values()], jnp.float32)
         self.held_out = jnp.asarray(0.0 if split == "train" else held_out, jnp.float32)
         self.jitter = jnp.asarray(jitter, jnp.float32)
+        self.graded = jnp.asarray(graded, jnp.float32)
         self.letters = max(int(letters), 2 * layout.ways)
         self.classes, self.layout = tuple(classes), layout
 
     def sample(self, key: PRNGKeyArray) -> Task:
         attributes = len(NAMES)
-        one, held, centre, width = uniforms(key, (6,), (attributes,), (attributes,), (attributes,))
+        steps = (attributes, self.layout.ways)
+        one, held, centre, width, order = uniforms(key, (7,), (attributes,), (attributes,), (attributes,), steps)
         is_class = self.choices[integer(one[0], len(self.choices))]
 
         # a window on the letters of a script, in a circle; its halves are the two pools
@@ -249,6 +260,8 @@ class GlyphFamily(Tasks):
                 class_low=centre - self.reach,
                 class_high=centre + self.reach,
                 jitter=self.jitter,
+                graded=one[6] < self.graded,
+                order=order,
                 inverted=one[5] < 0.5,
                 layout=self.layout,
             )
