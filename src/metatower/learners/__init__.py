@@ -35,4 +35,4 @@ LEARNERS: dict[str, Callable[..., Descend]] = {
     "meta_sgd": meta_sgd,
     "reptile": reptile,
 }
-"""Every algorithm by name."""
+"""What is made of an objective, by name."""
