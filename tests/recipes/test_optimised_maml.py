@@ -15,7 +15,8 @@ from metatower.training.progress import Silent
 
 TINY = {
     "steps": 2, "distributions": 2, "meta_steps": 2, "meta_batch": 2, "judged": 2, "inner_steps": 1, "pooled_steps": 3,
-    "pooled_batch": 2, "pooled_extra": 2, "tuned_on": 2, "searched": 2, "episodes": 3, "final_judged": 2,
+    "pooled_batch": 2, "pooled_extra": 2, "tuned_on": 2, "searched": 2, "searched_on": 2, "episodes": 3,
+    "final_judged": 2,
 }  # fmt: skip
 
 

@@ -82,7 +82,7 @@ class MAMLGlyphs(Recipe):
             "MAML": artefact,
             "MAML before adaptation": dataclasses.replace(artefact, steps=0),
             "untrained network, same rates": dataclasses.replace(artefact, objective=untrained.objective),
-            "nearest neighbour on pixels": NearestNeighbour(10.0, self.ways),
+            "nearest neighbour on pixels": NearestNeighbour(),
         }
         conclusion = Conclusion(
             notes=[

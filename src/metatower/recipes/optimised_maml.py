@@ -35,7 +35,7 @@ OURS = "optimised MAML"
 START = "start.safetensors"
 """What storey 2 sets out from, in the folder of the baselines."""
 TUNING_SEED, SEARCH_SEED = 101, 202
-"""Added to the seed for the distributions on which baselines are tuned: of the training family, never held out."""
+"""Added to the seed for the distributions on which baselines are tuned: never those that are judged on."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,12 @@ class OptimisedMAML(Recipe):
     """Tasks per step of pooled MAML, each from a distribution of its own."""
     pooled_extra: int = 18_500
     """Further steps of pooled MAML as a baseline, to give it at least the compute of storey 2."""
-    tuned_on: int = 20
-    """Training distributions on which the baselines are tuned."""
-    searched: int = 165
+    searched: int = 400
     """Candidates of the random search over inner and outer rate."""
+    searched_on: int = 20
+    """Distributions on which each of them is tried."""
+    tuned_on: int = 100
+    """Distributions on which the outer rate of pooled MAML is chosen."""
     episodes: int = 100
     """Held-out distributions to be judged on."""
     final_judged: int = 64
@@ -91,7 +93,7 @@ class OptimisedMAML(Recipe):
 
     @abstractmethod
     def family(self, split: str) -> Tasks:
-        """The family of distributions for "train" or "test"."""
+        """The family of distributions for "train", "validation" (to choose settings and tune baselines) or "test"."""
 
     @property
     @abstractmethod
@@ -224,26 +226,26 @@ class OptimisedMAML(Recipe):
         return put(trainer, [*learned, jnp.log(jnp.broadcast_to(jnp.asarray(rates), (self.meta_steps, len(rates))))])
 
     def _tuned_pooled(self, pooled: Descend, show: Progress) -> tuple[Descend, float]:
-        """Pooled MAML as the start of a run, at the outer rate that is best on training distributions."""
+        """Pooled MAML as the start of a run, at the outer rate that is best on validation distributions."""
         trainer = self.trainer()
         candidates = {rate: self._with_rates(trainer, pooled, rate) for rate in POOLED_RATES}
-        rate = self._best(candidates, TUNING_SEED, show, "rate of pooled MAML")
+        rate = self._best(candidates, self.tuned_on, TUNING_SEED, show, "rate of pooled MAML")
         return candidates[rate], rate
 
     def _random_search(self, show: Progress) -> tuple[Descend, tuple[float, float]]:
-        """MAML from fresh weights at the inner and outer rate that are best on training distributions."""
+        """MAML from fresh weights at the inner and outer rate that are best on validation distributions."""
         trainer, maml = self.trainer(), self.maml()
         draws = 10 ** np.random.default_rng(self.seed).uniform((-3, -3), (0.3, 0.3), (self.searched, 2))
         candidates = {tuple(rates): self._with_rates(trainer, maml, rates[1], rates[0]) for rates in draws.tolist()}
-        rates = self._best(candidates, SEARCH_SEED, show, "random search")
+        rates = self._best(candidates, self.searched_on, SEARCH_SEED, show, "random search")
         return candidates[rates], rates
 
-    def _best(self, candidates: dict, seed: int, show: Progress, title: str):
+    def _best(self, candidates: dict, distributions: int, seed: int, show: Progress, title: str):
         sign = 1 if self.metric == "loss" else -1
-        family = self.data()
+        family = self.family("validation")
 
         def score(learner):
-            scores = self._judge(learner, family, self.tuned_on, self.seed_for(seed), show, title, self.judged)
+            scores = self._judge(learner, family, distributions, self.seed_for(seed), show, title, self.judged)
             found = scores[self.metric].mean()
             return sign * found if np.isfinite(found) else np.inf
 
@@ -261,7 +263,7 @@ class OptimisedMAML(Recipe):
         ]
         ours = self.steps * costs[0] + self.pooled_steps * costs[1]
         theirs = (self.pooled_steps + self.pooled_extra) * costs[1]
-        runs = self.searched * self.tuned_on
+        runs = self.searched * self.searched_on
         # the meta-steps only, without the judgement: what random search is said to have had is a lower bound
         one_run = self.meta_steps * plan(self.trainer(), self._one_of(self.data()), compile=False).costs[0].flops
         tried = ", ".join(f"{rate:g}" for rate in POOLED_RATES)
@@ -274,7 +276,7 @@ class OptimisedMAML(Recipe):
             f"the distribution, then {self.final_judged} tasks of a disjoint pool. Intervals are over distributions, "
             "of one training run with one seed.",
             f"Pooled MAML had {theirs / ours:.2f} times the floating-point operations of storey 2 and its start "
-            f"together; its outer rate ({pooled_rate:g}) was the best of {tried} on {self.tuned_on} training "
+            f"together; its outer rate ({pooled_rate:g}) was the best of {tried} on {self.tuned_on} validation "
             "distributions.",
             f"Random search tried {self.searched} pairs of an inner and an outer rate, {runs:,} runs of K meta-steps "
             f"from fresh weights, against {self.steps * self.distributions:,} runs that storey 2 differentiated "
