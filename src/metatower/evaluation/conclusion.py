@@ -76,6 +76,8 @@ class Rates:
     start: float | None = None
     """The value they all started from; colours then show the factor."""
     label: str = "learned rate"
+    linear: bool = False
+    """Whether colours show differences, where there is no start, and not ratios."""
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ def rates(data: Rates) -> Figure:
         picture = ax.imshow(shown, norm=norm, cmap="RdBu_r", aspect="auto")
         label = f"doublings of {data.start:g}"
     else:
-        norm = LogNorm(positive.min(), positive.max() * 1.0001) if len(positive) else None
+        norm = LogNorm(positive.min(), positive.max() * 1.0001) if len(positive) and not data.linear else None
         picture, label = ax.imshow(values, norm=norm, cmap="viridis", aspect="auto"), data.label
     for (leaf, step), number in np.ndenumerate(values):
         if np.isfinite(number):

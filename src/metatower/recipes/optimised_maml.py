@@ -17,7 +17,7 @@ from metatower.evaluation.conclusion import Conclusion, Curves, Rates, Scores
 from metatower.evaluation.episodes import adaptation_scores, evaluate, judged_on
 from metatower.evaluation.statistics import interval
 from metatower.recipes.base import Recipe
-from metatower.rules import adam, anneal, clip, per_step, rates_for, sgd
+from metatower.rules import PerLeaf, adam, anneal, clip, momentum, per_step, rates_for, sgd
 from metatower.tasks.pooled import Pooled
 from metatower.training.loop import train
 from metatower.training.progress import Progress
@@ -27,8 +27,8 @@ INNER_CLIP, TOP_CLIP = 10.0, 1.0
 """Global norms that gradients are scaled down to on storeys 0 and 2."""
 POOLED_WEIGHT_RATE, POOLED_RATE_RATE, POOLED_CLIP = 1e-3, 1e-2, 10.0
 """Adam's step sizes for the weights and the log-rates of pooled MAML, and the norm its gradients are scaled down to."""
-POOLED_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
-"""Outer rates among which pooled MAML's best is chosen for its runs."""
+POOLED_RATES, POOLED_DECAYS = (0.003, 0.01, 0.03, 0.1, 0.3), (0.0, 0.5)
+"""Outer rates, and decays of momentum, among which pooled MAML's best are chosen for its runs."""
 NOT_MOVED = 1e-12
 """The outer rate of leaves that a baseline does not learn."""
 OURS = "optimised MAML"
@@ -56,6 +56,8 @@ class OptimisedMAML(Recipe):
     """Where all inner rates start."""
     outer_rate: float = 0.1
     """Where all outer rates start."""
+    outer_decay: float = 0.5
+    """Where the decays of the outer momentum start."""
     outer_clip: float = 1.0
     """Global norm that MAML's meta-gradients are scaled down to."""
     weight_rate: float = 4e-4
@@ -116,10 +118,12 @@ class OptimisedMAML(Recipe):
         return Descend(objective, clip(per_step(sgd(rates)), INNER_CLIP), self.inner_steps, learn=self.adapted)
 
     def trainer(self) -> Descend:
-        """Storey 1: one run of MAML on one distribution, with an outer rate per leaf and meta-step."""
+        """Storey 1: one run of MAML on one distribution, with an outer rate and momentum per leaf and meta-step."""
         maml = self.maml()
         rates = rates_for(Expected(maml), self.outer_rate, steps=self.meta_steps)
-        rule = clip(per_step(sgd(rates)), self.outer_clip)
+        # as such, and not through their logarithms: a decay may go to zero and below
+        decays = PerLeaf(jnp.full_like(value(rates.numbers), self.outer_decay))
+        rule = clip(per_step(momentum(rates, decays)), self.outer_clip)
         return lift(maml, rule, batch=self.meta_batch, steps=self.meta_steps, judged=self.judged)
 
     def learner(self) -> Descend:
@@ -182,7 +186,7 @@ class OptimisedMAML(Recipe):
     def conclude(self, artefact: Descend, folder: Path, show: Progress) -> Conclusion:
         start = self.begin(self.learner(), folder, show).objective.learner
         pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
-        tuned, pooled_rate = self._tuned_pooled(pooled, show)
+        tuned, pooled_rates = self._tuned_pooled(pooled, show)
         found, found_rates = self._random_search(show)
         default = Descend(self.objective(self.seed), sgd(0.01), steps=self.inner_steps)
         contestants = {
@@ -194,7 +198,7 @@ class OptimisedMAML(Recipe):
             "pooled MAML + 5K": dataclasses.replace(tuned, steps=5 * self.meta_steps),
             "storey 2 frozen at its start": start,
         }
-        conclusion = Conclusion(notes=self._notes(pooled_rate, found_rates))
+        conclusion = Conclusion(notes=self._notes(pooled_rates, found_rates))
         for label, family in self.judged_on().items():
             for name, learner in contestants.items():
                 scores = self._judge(learner, family, self.episodes, self.seed, show, f"judging: {name}{label}")
@@ -217,20 +221,27 @@ class OptimisedMAML(Recipe):
         learner = judged_on(learner, judged or self.final_judged)
         return evaluate(learner, family, episodes=episodes, seed=seed, chunk=10, show=show, title=title)
 
-    def _with_rates(self, trainer: Descend, maml: Descend, outer: float, inner: float | None = None) -> Descend:
-        """The trainer with one outer rate for the weights, and inner rates that the run does not move."""
+    def _with_rates(
+        self, trainer: Descend, maml: Descend, outer: float, inner: float | None = None, decay: float = 0.0
+    ) -> Descend:
+        """The trainer with one outer rate and decay for the weights, and inner rates that the run does not move."""
         learned, weights = pick(maml), len(pick(maml.objective))
         if inner is not None:
             learned[weights:] = [jnp.full_like(x, np.log(inner)) for x in learned[weights:]]
         rates = [outer if i < weights else NOT_MOVED for i in range(len(learned))]
-        return put(trainer, [*learned, jnp.log(jnp.broadcast_to(jnp.asarray(rates), (self.meta_steps, len(rates))))])
+        table = self.meta_steps, len(rates)
+        return put(trainer, [*learned, jnp.log(jnp.broadcast_to(jnp.asarray(rates), table)), jnp.full(table, decay)])
 
-    def _tuned_pooled(self, pooled: Descend, show: Progress) -> tuple[Descend, float]:
-        """Pooled MAML as the start of a run, at the outer rate that is best on validation distributions."""
+    def _tuned_pooled(self, pooled: Descend, show: Progress) -> tuple[Descend, tuple[float, float]]:
+        """Pooled MAML as the start of a run, at the outer rate and momentum best on validation distributions."""
         trainer = self.trainer()
-        candidates = {rate: self._with_rates(trainer, pooled, rate) for rate in POOLED_RATES}
-        rate = self._best(candidates, self.tuned_on, TUNING_SEED, show, "rate of pooled MAML")
-        return candidates[rate], rate
+        candidates = {
+            (rate, decay): self._with_rates(trainer, pooled, rate, decay=decay)
+            for rate in POOLED_RATES
+            for decay in POOLED_DECAYS
+        }
+        best = self._best(candidates, self.tuned_on, TUNING_SEED, show, "rate of pooled MAML")
+        return candidates[best], best
 
     def _random_search(self, show: Progress) -> tuple[Descend, tuple[float, float]]:
         """MAML from fresh weights at the inner and outer rate that are best on validation distributions."""
@@ -254,7 +265,7 @@ class OptimisedMAML(Recipe):
     def _one_of(self, family: Tasks) -> Tasks:
         return family.sample(jax.random.key(self.seed)).support
 
-    def _notes(self, pooled_rate: float, found: tuple[float, float]) -> list[str]:
+    def _notes(self, pooled_rates: tuple[float, float], found: tuple[float, float]) -> list[str]:
         """What exactly was run, and what each contestant had of compute."""
         pooled = self._pooled_trainer()
         costs = [
@@ -267,6 +278,7 @@ class OptimisedMAML(Recipe):
         # the meta-steps only, without the judgement: what random search is said to have had is a lower bound
         one_run = self.meta_steps * plan(self.trainer(), self._one_of(self.data()), compile=False).costs[0].flops
         tried = ", ".join(f"{rate:g}" for rate in POOLED_RATES)
+        rate, decay = pooled_rates
         return [
             f"{self.steps:,} storey-2 steps of {self.distributions} distributions each; on every distribution a run of "
             f"K = {self.meta_steps} meta-steps of {self.meta_batch} tasks with {self.inner_steps} inner steps, judged "
@@ -276,8 +288,8 @@ class OptimisedMAML(Recipe):
             f"the distribution, then {self.final_judged} tasks of a disjoint pool. Intervals are over distributions, "
             "of one training run with one seed.",
             f"Pooled MAML had {theirs / ours:.2f} times the floating-point operations of storey 2 and its start "
-            f"together; its outer rate ({pooled_rate:g}) was the best of {tried} on {self.tuned_on} validation "
-            "distributions.",
+            f"together; its outer rate ({rate:g}) and momentum ({decay:g}) were the best of {tried} and "
+            f"{', '.join(f'{each:g}' for each in POOLED_DECAYS)} on {self.tuned_on} validation distributions.",
             f"Random search tried {self.searched} pairs of an inner and an outer rate, {runs:,} runs of K meta-steps "
             f"from fresh weights, against {self.steps * self.distributions:,} runs that storey 2 differentiated "
             f"through, and at least {runs * one_run / (self.steps * costs[0]):.2f} times storey 2's floating-point "
@@ -341,10 +353,9 @@ class OptimisedMAML(Recipe):
         return {"adaptation": adaptation, "samples": self.sample_of(artefact.result(state).learner, world.query)}
 
     def _rates(self, artefact: Descend) -> dict[str, Rates]:
-        """Heat maps of the learned rates: inner per leaf and step, outer per leaf."""
-        maml = artefact.objective.learner
+        """Heat maps of the learned rates: inner per leaf and step, outer rates and momentum per leaf and meta-step."""
+        maml, rule = artefact.objective.learner, artefact.rule.rule.rule
         inner = np.asarray(value(maml.rule.rule.rule.rate.numbers)).T
-        outer = np.asarray(value(artefact.rule.rule.rule.rate.numbers)).T
         moved = [_short(name) for name in names(maml.objective)]
         adapted = [_short(name) for name in names(maml.objective, self.adapted)]
         return {
@@ -357,8 +368,15 @@ class OptimisedMAML(Recipe):
             "outer_rates": Rates(
                 "Outer rates that storey 2 has learned: how far each meta-step of a run moves each leaf of MAML.",
                 (*moved, "inner rates"),
-                outer,
+                np.asarray(value(rule.rate.numbers)).T,
                 self.outer_rate,
+            ),
+            "outer_momentum": Rates(
+                "Momentum that storey 2 has learned: the share of the last meta-step's direction that is kept.",
+                (*moved, "inner rates"),
+                np.asarray(value(rule.decay.numbers)).T,
+                label="learned decay",
+                linear=True,
             ),
         }
 

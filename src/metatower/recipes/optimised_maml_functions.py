@@ -27,11 +27,12 @@ class OptimisedMAMLFunctions(OptimisedMAML):
 
     name: ClassVar[str] = "optimised-maml-functions"
 
-    steps: int = 1000
+    steps: int = 1300
     pooled_steps: int = 20_000
-    pooled_extra: int = 84_000
+    pooled_extra: int = 110_000
+    searched: int = 1100
     inner_rate: float = 0.02
-    outer_rate: float = 0.03
+    outer_rate: float = 0.02
     outer_clip: float = 10.0
     rate_rate: float = 3e-2
     weight_rate: float = 1e-3

@@ -30,7 +30,10 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
 
     steps: int = 300
     distributions: int = 8
-    weight_rate: float = 2e-4
+    outer_rate: float = 0.06
+    weight_rate: float = 1e-4
+    rate_rate: float = 4e-2
+    searched: int = 430
     pooled_steps: int = 24_500
     pooled_extra: int = 43_000
     shots: int = 1

@@ -1,6 +1,7 @@
 """How leaves move. Hyper-parameters are leaves too, so the storey above can learn them."""
 
 from metatower.rules.adam import adam as adam
+from metatower.rules.common import PerLeaf as PerLeaf
 from metatower.rules.common import rates_for as rates_for
 from metatower.rules.drift import drift as drift
 from metatower.rules.sgd import momentum as momentum
