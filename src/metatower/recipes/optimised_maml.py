@@ -31,6 +31,8 @@ POOLED_RATES, POOLED_DECAYS = (0.003, 0.01, 0.03, 0.1, 0.3), (0.0, 0.5)
 """Outer rates, and decays of momentum, among which pooled MAML's best are chosen for its runs."""
 NOT_MOVED = 1e-12
 """The outer rate of leaves that a baseline does not learn."""
+CHUNK = 50
+"""Distributions that are judged at the same time."""
 OURS = "optimised MAML"
 START = "start.safetensors"
 """What storey 2 sets out from, in the folder of the baselines."""
@@ -72,7 +74,7 @@ class OptimisedMAML(Recipe):
     """Further steps of pooled MAML as a baseline, to give it at least the compute of storey 2."""
     searched: int = 400
     """Candidates of the random search over inner and outer rate."""
-    searched_on: int = 20
+    searched_on: int = 40
     """Distributions on which each of them is tried."""
     tuned_on: int = 100
     """Distributions on which the outer rate of pooled MAML is chosen."""
@@ -219,7 +221,7 @@ class OptimisedMAML(Recipe):
         self, learner, family, episodes: int, seed: int, show: Progress, title: str, judged: int | None = None
     ) -> Scores:
         learner = judged_on(learner, judged or self.final_judged)
-        return evaluate(learner, family, episodes=episodes, seed=seed, chunk=10, show=show, title=title)
+        return evaluate(learner, family, episodes=episodes, seed=seed, chunk=CHUNK, show=show, title=title)
 
     def _with_rates(
         self, trainer: Descend, maml: Descend, outer: float, inner: float | None = None, decay: float = 0.0
@@ -308,7 +310,7 @@ class OptimisedMAML(Recipe):
                 episodes=min(self.episodes, 20),
                 seed=self.seed,
                 steps=2 * self.meta_steps,
-                chunk=10,
+                chunk=CHUNK,
                 show=show,
                 title=f"run by run: {name}",
             )

@@ -30,7 +30,7 @@ class OptimisedMAMLFunctions(OptimisedMAML):
     steps: int = 1300
     pooled_steps: int = 20_000
     pooled_extra: int = 110_000
-    searched: int = 1100
+    searched: int = 550
     inner_rate: float = 0.02
     outer_rate: float = 0.02
     outer_clip: float = 10.0
