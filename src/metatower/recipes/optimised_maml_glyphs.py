@@ -28,14 +28,14 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
 
     name: ClassVar[str] = "optimised-maml"
 
-    steps: int = 220
+    steps: int = 180
     distributions: int = 8
     outer_rate: float = 0.06
     weight_rate: float = 1e-4
     rate_rate: float = 4e-2
-    searched: int = 160
-    pooled_steps: int = 20_000
-    pooled_extra: int = 31_500
+    searched: int = 131
+    pooled_steps: int = 18_000
+    pooled_extra: int = 26_000
     shots: int = 1
     """Pictures per class to adapt to."""
     queries: int = 3
