@@ -267,14 +267,13 @@ def test_small_groups_are_left_out():
 
 @pytest.mark.parametrize("graded", [True, False])
 def test_graded_labels_stand_for_the_same_steps_in_every_task(graded):
-    family = glyph_family("train", classes=("ink",), nuisance=0.0, jitter=0.0, graded=float(graded))
+    family = glyph_family("train", classes=("background",), nuisance=0.0, jitter=0.0, graded=float(graded))
     member = family.sample(jax.random.key(0)).support
 
     def order(key):
         support = member.sample(key).support
-        # the mark that a shade of ink leaves on its ground, label by label
-        marks = jnp.max(jnp.abs(support.x - jnp.median(support.x, axis=(1, 2), keepdims=True)), axis=(1, 2))
-        return tuple(np.argsort(marks[jnp.argsort(support.y)]).tolist())
+        shades = jnp.median(support.x, axis=(1, 2))  # most of a picture is ground
+        return tuple(np.argsort(shades[jnp.argsort(support.y)]).tolist())
 
     orders = {order(key) for key in jax.random.split(jax.random.key(1), 12)}
     assert (len(orders) == 1) == graded
