@@ -38,7 +38,13 @@ def squared_error(prediction: Array, data: Examples) -> Scored:
 def cross_entropy(logits: Float[Array, "n way"], data: Examples) -> Scored:
     """Mean cross-entropy, with the accuracy as a metric (a share of 1). Labels that the task lacks are no answers."""
     if data.ways is not None:
-        logits = jnp.where(data.ways, logits, -jnp.inf)
+        more = logits.shape[-1] - len(data.ways)
+        if more < 0:
+            raise ValueError(
+                f"cross_entropy: the tasks have up to {len(data.ways)} labels and the network {logits.shape[-1]} "
+                "outputs. Give it as many outputs as there are labels, or tasks of fewer ways."
+            )
+        logits = jnp.where(jnp.pad(data.ways, (0, more)), logits, -jnp.inf)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), data.y[:, None], axis=-1)[:, 0]
     hits = (jnp.argmax(logits, axis=-1) == data.y).astype(logits.dtype)
     return -mean(chosen, data.weight), {"accuracy": mean(hits, data.weight)}
