@@ -71,6 +71,7 @@ def first_step(storey: int, mixed: bool) -> dict:
 
 
 def main(arguments: list[str]) -> None:
+    """Every storey, cold and warm, in processes of its own; or one of them in this one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--storey", type=int, choices=TARGETS, help="measure in this process, for the parent")
     parser.add_argument("--mixed", action="store_true", help="mixed mode below the top storey")

@@ -79,6 +79,7 @@ def programs(method: str, inner: int, outer: int):
 
 
 def seconds(compiled, arguments, patience: float) -> float:
+    """The median time of a call, over at most 50 calls or so many seconds."""
     jax.block_until_ready(compiled(*arguments))
     found, began = [], time.perf_counter()
     while not found or (time.perf_counter() - began < patience and len(found) < 50):
@@ -89,6 +90,7 @@ def seconds(compiled, arguments, patience: float) -> float:
 
 
 def measure(method: str, inner: int, outer: int, patience: float) -> dict:
+    """A row of the results: the bytes of a method at these lengths and, if they are not too many, its time."""
     gradient, run, leaves = programs(method, inner, outer)
     arguments = leaves, jax.random.key(1)
     began = time.perf_counter()
@@ -158,6 +160,7 @@ def series(rows: list[dict], method: str, axis: str) -> dict[int, dict]:
 
 
 def plot(rows: list[dict], path: Path) -> None:
+    """Working memory against the lengths of the runs."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -172,6 +175,7 @@ def plot(rows: list[dict], path: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
+    """Measure, compare with the targets, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few lengths, no file written")
     parser.add_argument("--patience", type=float, default=2.0, help="seconds to time each program; 0: memory only")

@@ -72,6 +72,7 @@ def measure(configuration: str, devices: int, processes: int) -> float:
 
 
 def plot(rows: list[dict], path: Path) -> None:
+    """Tasks per second against cores, beside a line in proportion."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3), layout="constrained")
@@ -89,6 +90,7 @@ def plot(rows: list[dict], path: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
+    """Every way of sharing in turn, or one worker of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", help=argparse.SUPPRESS)

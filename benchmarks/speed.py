@@ -116,6 +116,7 @@ def line(row: dict) -> str:
 
 
 def main(arguments: list[str]) -> None:
+    """Every configuration; prints the table as it grows, and writes it in the end."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", type=Path, required=True, help="folder with torch_peers.py")
     parser.add_argument("--python", required=True, help="interpreter with the peers")

@@ -218,7 +218,6 @@ class Gradient(eqx.Module):
         The *value* is the same for every estimator; its *derivative* is the estimator's business.
         """
 
-    @abstractmethod
     def estimate(
         self,
         loss: Callable[[list[Array], PRNGKeyArray], Scored],
@@ -227,7 +226,12 @@ class Gradient(eqx.Module):
         *,
         key: PRNGKeyArray,
     ) -> tuple[Scored, list[Array], State]:
-        """The scored loss, its gradient with respect to `leaves`, and the estimator's next memory."""
+        """The scored loss, its gradient with respect to `leaves`, and the estimator's next memory.
+
+        By reverse mode, for all estimators that differ in how they score only.
+        """
+        scored, gradient = jax.value_and_grad(loss, has_aux=True)(leaves, key)
+        return scored, gradient, state
 
     def start(self, leaves: list[Array]) -> State:
         """The estimator's memory before the first step; most have none."""

@@ -1,7 +1,5 @@
 """The exact gradient: reverse mode through the inner run. The other estimators are in `metatower.gradients`."""
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 from jaxtyping import Array, PRNGKeyArray
@@ -14,13 +12,6 @@ def score(learner: Learner, task: Task, *, key: PRNGKeyArray, **how) -> Scored:
     """Adapt to the support, be judged on the query; `how` is passed to `run`."""
     key_adapt, key_query = fork(key, 2)
     return learner.loss(run(learner, task.support, key=key_adapt, **how), task.query, key=key_query)
-
-
-def reverse(
-    loss: Callable[[list[Array], PRNGKeyArray], Scored], leaves: list[Array], *, key: PRNGKeyArray
-) -> tuple[Scored, list[Array]]:
-    """Value and reverse-mode gradient of `loss` at `leaves`."""
-    return jax.value_and_grad(lambda leaves: loss(leaves, key), has_aux=True)(leaves)
 
 
 class Unrolled(Gradient):
@@ -46,10 +37,6 @@ class Unrolled(Gradient):
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
         remat = learner.height > 0 if self.remat is None else self.remat
         return score(learner, task, key=key, remat=remat, segment=self.segment)
-
-    def estimate(self, loss, leaves, state: State, *, key: PRNGKeyArray):
-        scored, gradient = reverse(loss, leaves, key=key)
-        return scored, gradient, state
 
 
 class Detached(Gradient):

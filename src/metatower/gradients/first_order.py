@@ -2,8 +2,8 @@
 
 from jaxtyping import PRNGKeyArray
 
-from metatower.core import Gradient, Learner, Scored, State, Task
-from metatower.core.gradient import reverse, score
+from metatower.core import Gradient, Learner, Scored, Task
+from metatower.core.gradient import score
 
 
 class FirstOrder(Gradient):
@@ -15,7 +15,3 @@ class FirstOrder(Gradient):
 
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
         return score(learner.first_order(), task, key=key)
-
-    def estimate(self, loss, leaves, state: State, *, key: PRNGKeyArray):
-        scored, gradient = reverse(loss, leaves, key=key)
-        return scored, gradient, state

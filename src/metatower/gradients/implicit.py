@@ -4,8 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
-from metatower.core import Gradient, Learner, Scored, State, Task, run
-from metatower.core.gradient import reverse
+from metatower.core import Gradient, Learner, Scored, Task, run
 from metatower.core.keys import fork
 
 
@@ -51,7 +50,3 @@ class Implicit(Gradient):
         moved = jax.lax.custom_linear_solve(curvature, change, solve, symmetric=True)
         solution = [e + m for e, m in zip(end, moved, strict=True)]
         return learner.loss(at(solution, task.support), task.query, key=key_query)
-
-    def estimate(self, loss, leaves, state: State, *, key: PRNGKeyArray):
-        scored, gradient = reverse(loss, leaves, key=key)
-        return scored, gradient, state

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metatower.core import Gradient, Learner, Scored, State, Task
-from metatower.core.gradient import reverse
+from metatower.core import Gradient, Learner, Scored, Task
 from metatower.core.keys import fork
 from metatower.core.leaves import Constant, value
 
@@ -50,10 +49,6 @@ class MultiStep(Gradient):
             jax.lax.stop_gradient(losses[-1]) + weighted - jax.lax.stop_gradient(weighted),
             jax.tree.map(lambda each: each[-1], metrics),
         )
-
-    def estimate(self, loss, leaves, state: State, *, key: PRNGKeyArray):
-        scored, gradient = reverse(loss, leaves, key=key)
-        return scored, gradient, state
 
 
 def multi_step_weights(steps: int, progress: float) -> Float[np.ndarray, " steps"]:

@@ -5,8 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from metatower.core import Gradient, Learner, Scored, State, Task, run
-from metatower.core.gradient import reverse
+from metatower.core import Gradient, Learner, Scored, Task, run
 from metatower.core.keys import fork
 
 
@@ -28,7 +27,3 @@ class Reptile(Gradient):
         pairs = zip(*(jax.tree.leaves(eqx.filter(s, eqx.is_inexact_array)) for s in (start, end)), strict=True)
         pull = sum(0.5 * jnp.sum((s - e) ** 2) for s, e in pairs)
         return loss + pull - jax.lax.stop_gradient(pull), metrics
-
-    def estimate(self, loss, leaves, state: State, *, key: PRNGKeyArray):
-        scored, gradient = reverse(loss, leaves, key=key)
-        return scored, gradient, state

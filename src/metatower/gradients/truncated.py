@@ -3,8 +3,8 @@
 import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
-from metatower.core import Gradient, Learner, Scored, State, Task
-from metatower.core.gradient import reverse, score
+from metatower.core import Gradient, Learner, Scored, Task
+from metatower.core.gradient import score
 
 
 class Truncated(Gradient):
@@ -25,7 +25,3 @@ class Truncated(Gradient):
 
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
         return score(learner, task, key=key, remat=self.remat, last=self.last)
-
-    def estimate(self, loss, leaves, state: State, *, key: PRNGKeyArray):
-        scored, gradient = reverse(loss, leaves, key=key)
-        return scored, gradient, state

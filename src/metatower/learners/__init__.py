@@ -4,7 +4,7 @@
 be lifted.
 `fomaml` and `reptile` differ in how the gradient crosses that storey, and return its trainer (storey 1).
 `ImplicitMAML` and `LEO` are learners of their own kind, as are those that take no gradient step on a task but fit a
-head to the features of a network (`learners.features`): Prototypical and Matching Networks, R2-D2, two plain baselines.
+head to the features of a network (`learners.features`): Prototypical and Matching Networks, R2-D2, plain baselines.
 """
 
 from collections.abc import Callable

@@ -76,6 +76,16 @@ def unit(x: Float[Array, "n feature"]) -> Float[Array, "n feature"]:
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
 
 
+def with_one(x: Float[Array, "n feature"]) -> Float[Array, "n feature_1"]:
+    """Each row with a 1 at its end, which a linear head turns into an intercept."""
+    return jnp.concatenate([x, jnp.ones((len(x), 1), x.dtype)], axis=1)
+
+
+def square_distances(x: Float[Array, "n feature"], centres: Float[Array, "way feature"]) -> Float[Array, "n way"]:
+    """‖x − centre‖² of every row to every centre, by one matrix product."""
+    return jnp.sum(x**2, axis=-1)[:, None] + jnp.sum(centres**2, axis=-1) - 2 * x @ centres.T
+
+
 def class_means(features: Float[Array, "n feature"], own: Float[Array, "n way"]) -> Float[Array, "way feature"]:
     """The mean feature of each label; zeros for a label without examples."""
     return own.T @ features / jnp.maximum(jnp.sum(own, axis=0), 1e-9)[:, None]

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from metatower.core import value
 from metatower.core.leaves import constant_unless_array
-from metatower.learners.features import FeatureLearner, unit
+from metatower.learners.features import FeatureLearner, unit, with_one
 
 
 class LogisticRegression(FeatureLearner):
@@ -59,5 +59,4 @@ class LogisticRegression(FeatureLearner):
         return self._inputs(features) @ head
 
     def _inputs(self, features):
-        x = unit(features) if self.normalise else features
-        return jnp.concatenate([x, jnp.ones((len(x), 1), x.dtype)], axis=1)
+        return with_one(unit(features) if self.normalise else features)

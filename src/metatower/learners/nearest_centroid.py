@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from metatower.core import value
 from metatower.core.leaves import constant_unless_array
-from metatower.learners.features import FeatureLearner, class_means, unit
+from metatower.learners.features import FeatureLearner, class_means, square_distances, unit
 
 
 class NearestCentroid(FeatureLearner):
@@ -34,5 +34,4 @@ class NearestCentroid(FeatureLearner):
         return class_means(unit(features - value(self.centre)), own)
 
     def logits(self, head: Float[Array, "way feature"], features: Float[Array, "n feature"]) -> Float[Array, "n way"]:
-        z = unit(features - value(self.centre))
-        return -value(self.scale) * ((z**2).sum(axis=-1)[:, None] + (head**2).sum(axis=-1) - 2 * z @ head.T)
+        return -value(self.scale) * square_distances(unit(features - value(self.centre)), head)

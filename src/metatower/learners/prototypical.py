@@ -3,12 +3,11 @@
 from typing import Any, Literal
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metatower.core import value
 from metatower.core.leaves import constant_unless_array
-from metatower.learners.features import FeatureLearner, class_means, unit
+from metatower.learners.features import FeatureLearner, class_means, square_distances, unit
 
 
 class PrototypicalNetwork(FeatureLearner):
@@ -50,6 +49,4 @@ class PrototypicalNetwork(FeatureLearner):
     def logits(self, head: Float[Array, "way feature"], features: Float[Array, "n feature"]) -> Float[Array, "n way"]:
         if self.distance == "cosine":
             return value(self.scale) * unit(features) @ unit(head).T
-        # ‖q‖² is the same for every class and falls out of the softmax, but not out of what people read as a distance
-        square = jnp.sum(features**2, axis=-1)[:, None] + jnp.sum(head**2, axis=-1) - 2 * features @ head.T
-        return -value(self.scale) * square
+        return -value(self.scale) * square_distances(features, head)

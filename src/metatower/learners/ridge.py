@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from metatower.core import Positive, value
 from metatower.core.leaves import constant_unless_array
-from metatower.learners.features import FeatureLearner
+from metatower.learners.features import FeatureLearner, with_one
 
 
 class R2D2(FeatureLearner):
@@ -38,7 +38,7 @@ class R2D2(FeatureLearner):
     def fit(self, features: Float[Array, "n feature"], own: Float[Array, "n way"]) -> Float[Array, "feature_1 way"]:
         weight = jnp.sum(own, axis=1, keepdims=True)
         root = jnp.sqrt(weight / jnp.maximum(jnp.sum(weight), 1e-9))
-        x = root * _with_one(features)
+        x = root * with_one(features)
         # of weight 0, a row of x is zero and takes no part
         y = root * (own > 0)
         penalty = value(self.penalty)
@@ -47,11 +47,7 @@ class R2D2(FeatureLearner):
         return x.T @ _solve(x @ x.T, penalty, y)
 
     def logits(self, head: Float[Array, "feature_1 way"], features: Float[Array, "n feature"]) -> Float[Array, "n way"]:
-        return value(self.scale) * (_with_one(features) @ head) + value(self.offset)
-
-
-def _with_one(x):
-    return jnp.concatenate([x, jnp.ones((len(x), 1), x.dtype)], axis=1)
+        return value(self.scale) * (with_one(features) @ head) + value(self.offset)
 
 
 def _solve(gram, penalty, y):

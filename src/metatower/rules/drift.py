@@ -4,16 +4,10 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from metatower.core import Objective, Rule, Selector, State, names, pick
-
-
-class DriftState(eqx.Module):
-    """Which step is next, and the wrapped rule's memory."""
-
-    count: Int[Array, ""]
-    rule: State
+from metatower.rules.wrappers import Counted
 
 
 class Drift(Rule):
@@ -28,14 +22,14 @@ class Drift(Rule):
     which: tuple[int, ...] = eqx.field(static=True)
     """Positions of those leaves in the list of leaves."""
 
-    def start(self, leaves: list[Array]) -> DriftState:
-        return DriftState(jnp.zeros((), jnp.int32), self.rule.start(leaves))
+    def start(self, leaves: list[Array]) -> Counted:
+        return Counted(jnp.zeros((), jnp.int32), self.rule.start(leaves))
 
-    def step(self, state: DriftState, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
+    def step(self, state: Counted, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
         memory, leaves = self.rule.step(state.rule, leaves, gradient)
         for position, values in zip(self.which, self.values, strict=True):
             leaves[position] = values[jnp.minimum(state.count, len(values) - 1)]
-        return DriftState(state.count + 1, memory), leaves
+        return Counted(state.count + 1, memory), leaves
 
 
 def drift(rule: Rule, objective: Objective, learn: Selector | Any, steps: int) -> Drift:
