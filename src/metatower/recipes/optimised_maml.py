@@ -66,6 +66,8 @@ class OptimisedMAML(Recipe):
     """Storey 2's Adam step size for the initial weights."""
     rate_rate: float = 1.5e-2
     """Storey 2's Adam step size for the logarithms of all rates."""
+    decay_rate: float = 4e-2
+    """Storey 2's Adam step size for the decays of the outer momentum; 0 leaves them where they start."""
     pooled_steps: int = 6000
     """Steps of pooled MAML from which storey 2 starts."""
     pooled_batch: int = 16
@@ -86,7 +88,7 @@ class OptimisedMAML(Recipe):
     def check(self) -> None:
         super().check()
         for field in dataclasses.fields(self):
-            if isinstance(getattr(self, field.name), float):
+            if isinstance(getattr(self, field.name), float) and field.name not in ("outer_decay", "decay_rate"):
                 self.above_zero(field.name)
             elif field.type is int and field.name not in ("seed", "steps", "pooled_steps", "pooled_extra"):
                 self.at_least_one(field.name)
@@ -133,7 +135,10 @@ class OptimisedMAML(Recipe):
         rates = rates_for(
             Expected(trainer),
             self.rate_rate,
-            overrides=((lambda objective: _maml_of(objective).objective, self.weight_rate),),
+            overrides=(
+                (lambda objective: _maml_of(objective).objective, self.weight_rate),
+                (lambda objective: objective.learner.rule.rule.rule.decay, self.decay_rate),
+            ),
             learned=False,
         )
         rule = anneal(clip(adam(rates), TOP_CLIP), end=max(1, self.steps))

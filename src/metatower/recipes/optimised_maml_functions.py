@@ -27,14 +27,16 @@ class OptimisedMAMLFunctions(OptimisedMAML):
 
     name: ClassVar[str] = "optimised-maml-functions"
 
-    steps: int = 1300
+    steps: int = 1000
     pooled_steps: int = 20_000
-    pooled_extra: int = 110_000
-    searched: int = 550
+    pooled_extra: int = 84_000
+    searched: int = 425
     inner_rate: float = 0.02
     outer_rate: float = 0.02
     outer_clip: float = 10.0
+    outer_decay: float = 0.0
     rate_rate: float = 3e-2
+    decay_rate: float = 0.0
     weight_rate: float = 1e-3
     shots: int = 5
     """Examples to adapt to, per task."""
