@@ -49,6 +49,29 @@ def test_jax_has_the_first_word(tmp_path):
     assert say(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"), METATOWER_CACHE=str(tmp_path / "m"))[0].endswith("own")
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "confstr") or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""), reason="glibc's"
+)
+@pytest.mark.parametrize(("environment", "stays"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
+def test_freed_memory_stays_with_the_process(environment, stays):
+    program = """
+import resource
+from metatower.training import runtime
+runtime.setup()
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    held = bytearray(2**26)
+    del held
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    clean = {name: each for name, each in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    found = subprocess.run(
+        [sys.executable, "-c", program], env={**clean, **environment}, capture_output=True, text=True, check=True
+    )
+    pages = 2**26 // 4096
+    assert (int(found.stdout) < pages / 10) == stays
+
+
 def test_the_machine_has_one_name():
     assert runtime.machine() == runtime.machine()
     assert runtime.machine().startswith(f"jax-{jax.__version__}-")

@@ -1,5 +1,6 @@
 """The process around the training: its devices, where compiled programs are kept, and how it is asked to stop."""
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -17,10 +18,14 @@ import jaxlib
 from metatower.core.errors import UserError
 from metatower.core.places import cache_folder
 
+_MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD, _ARENA_MAX = -4, -1, -2, -8
+"""Options of `mallopt`, from <malloc.h>."""
+
 
 def setup(devices: int | None = None) -> Path | None:
     """To be called before anything is computed: every processor core becomes a device, and compiled programs are kept.
 
+    Memory that is freed stays with the process (glibc's `mallopt`; not where `MALLOC_*` or `GLIBC_TUNABLES` are set).
     Devices share the tasks of a training step where that is faster (`metatower.core.sharding`).
 
     Kept programs let only the first run of a tower wait for the compiler. They go to `METATOWER_CACHE`, or to the
@@ -34,6 +39,7 @@ def setup(devices: int | None = None) -> Path | None:
     Returns:
         The folder, None if there is none. A folder that cannot be written to is no error: nothing is kept then.
     """
+    _keep_memory()
     _choose_devices(devices)
     if os.environ.get("METATOWER_NO_CACHE", "0") not in ("", "0"):
         jax.config.update("jax_compilation_cache_dir", None)
@@ -53,6 +59,18 @@ def setup(devices: int | None = None) -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     return Path(chosen)
+
+
+def _keep_memory() -> None:
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+    with suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.gnu_get_libc_version  # noqa: B018
+        # XLA allocates and frees the temporaries of every step: given back, the kernel would have to map and zero
+        # them anew each time, which took a third of a convolutional step
+        for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26), (_ARENA_MAX, 1)):
+            libc.mallopt(option, value)
 
 
 def _choose_devices(number: int | None) -> None:
