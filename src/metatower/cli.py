@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from metatower.core.errors import UserError
-from metatower.options import OVERVIEW, PLAN, TRAIN, Evaluate, List, Planning, Report, Resume, Training
+from metatower.options import OVERVIEW, PLAN, TRAIN, Adapt, Diagnose, Evaluate, List, Planning, Report, Resume, Training
 
 # jax and the recipes are imported where they are used: help and complaints about arguments come at once.
 
@@ -56,6 +56,8 @@ def _dispatch(arguments: list[str]) -> int:
         "train": _train,
         "resume": _resume,
         "evaluate": _evaluate,
+        "adapt": _adapt,
+        "diagnose": _diagnose,
         "report": _report,
         "plan": _plan,
         "list": _list,
@@ -157,6 +159,35 @@ def _evaluate(arguments: list[str]) -> int:
         print(to_json({**about, **conclusion.summary()}, indent=2))
     else:
         tables.show(conclusion.results, conclusion.paired, conclusion.notes)
+    return 0
+
+
+def _adapt(arguments: list[str]) -> int:
+    given = _parse(Adapt, arguments, "adapt")
+    from metatower.adapters import folders
+    from metatower.training.progress import progress
+    from metatower.training.runtime import setup
+
+    folders.check_free(given.out)
+    setup()
+    answers = folders.name_pictures(given.support, given.predict, given.learner, progress(given.progress))
+    sheet = folders.write(answers, given.out)
+    folders.show(answers)
+    print(f"Written: {given.out} and {sheet}")
+    return 0
+
+
+def _diagnose(arguments: list[str]) -> int:
+    given = _parse(Diagnose, arguments, "diagnose")
+    from metatower.evaluation import tables
+    from metatower.recipes.diagnose import diagnose
+    from metatower.training.progress import progress
+    from metatower.training.runtime import setup
+
+    setup()
+    found, page = diagnose(given.folder, episodes=given.episodes, seed=given.seed, show=progress(given.progress))
+    tables.show(found.results, found.paired, found.notes)
+    print(f"The page to read: {page}")
     return 0
 
 

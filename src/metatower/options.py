@@ -17,6 +17,8 @@ commands:
   train [RECIPE]   run a recipe: train, judge beside baselines, report
   resume DIR       continue a run that was stopped or killed
   evaluate DIR     judge a trained learner, on other data too
+  adapt            learn classes from a few of your own pictures, name others
+  diagnose DIR     does it learn to learn? steps, shots, memory, features, calibration
   report DIR       draw the plots and the page of a run again
   plan RECIPE      what a recipe costs: FLOPs, memory, compile time; nothing is run
   list             the recipes
@@ -25,6 +27,7 @@ examples:
   metatower train                          the main job, into runs/
   metatower train maml-sinusoid --seed 1   another recipe
   metatower evaluate runs/maml-sinusoid-0  the learner of that run, on fresh tasks
+  metatower adapt --support known --predict new
   metatower COMMAND --help                 more on one command
 
 A run is stopped with Ctrl-C and continued with `metatower resume DIR`, to the same result.
@@ -129,6 +132,59 @@ class Evaluate:
     """Chooses the tasks."""
     json: bool = False
     """Print JSON instead of a table."""
+    progress: Progress = "auto"
+    """How progress is shown: a bar, plain lines, or nothing."""
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """Learn classes from a few of your own pictures, and say what others show.
+
+    --support has one sub-folder per class, named after it, with one picture or more in each; numbers may differ.
+    Pictures may be of any size, mode and format. Nothing is downloaded: the weights come with the package.
+
+    The answers are printed with their probabilities, and written to --out with those of every class; beside it a
+    picture sheet (.png) shows them. Doubtful ones, whose best class is not clearly ahead, are marked.
+
+    examples:
+      metatower adapt --support letters/known --predict letters/new
+      metatower adapt --support known --predict a.png b.jpg --out answers.csv
+      metatower adapt --support known --predict new --learner runs/prototypical-0
+    """
+
+    support: Path
+    """A folder with one sub-folder of pictures per class."""
+    predict: tuple[Path, ...]
+    """Pictures to name, or folders of them."""
+    out: Path = Path("results.csv")
+    """The table to write; the picture sheet gets the same name, with .png. Existing files are kept: choose another."""
+    learner: str = "prototypical"
+    """Who learns: prototypical-omniglot (or prototypical), prototypical-glyphs, nearest-centroid, nearest-neighbour,
+    logistic-regression, or the folder of a run."""
+    progress: Progress = "auto"
+    """How progress is shown: a bar, plain lines, or nothing."""
+
+
+@dataclass(frozen=True)
+class Diagnose:
+    """Does the trained learner of a run learn to learn? Looks at it from several sides, into diagnosis.json and
+    report.html.
+
+    For learners of classes (storey 0): accuracy against steps and shots; with shuffled labels (has it memorised the
+    classes?); with only its last layer moving (does it reuse features?) and how alike each layer is before and after
+    (CKA); calibration; the gap between training classes, held-out classes and other pictures; its learned rates.
+
+    examples:
+      metatower diagnose runs/maml-glyphs-0
+      metatower diagnose runs/prototypical-0 --episodes 500
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """The run's folder."""
+    episodes: int = 200
+    """Tasks for each question."""
+    seed: int = 0
+    """Chooses the tasks."""
     progress: Progress = "auto"
     """How progress is shown: a bar, plain lines, or nothing."""
 

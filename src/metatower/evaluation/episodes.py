@@ -19,6 +19,8 @@ from metatower.training.progress import Progress, Silent
 
 _STREAM = 0x6576616C
 """Folded into the seed, so that no evaluation shares its keys with a training run of the same seed."""
+EXAMPLES = 4000
+"""Of all tasks that are judged at the same time."""
 _SHOWN = ("loss", "accuracy")
 
 
@@ -63,7 +65,8 @@ def evaluate(
         tasks: what it is judged on; at storey 2 its tasks are pairs of `Tasks`.
         episodes: how many.
         seed: chooses the episodes.
-        chunk: episodes worked on at the same time; 50 for learners of tasks and 10 above if None.
+        chunk: episodes worked on at the same time; if None 10 whole runs, or up to 50 tasks of some thousand examples
+            in all.
         show: how progress is shown; silent if None.
         title: the name of this job there.
 
@@ -130,7 +133,7 @@ def scores_after(
     if not 0 <= seed < 2**32:
         raise UserError(f"Expected a seed from 0 to 2**32 - 1, got {seed}.")
     show = show or Silent()
-    chunk = min(episodes, chunk or (50 if learner.height == 0 else 10))
+    chunk = min(episodes, chunk or (10 if learner.height else _how_many(tasks)))
     chunk = -(-chunk // jax.local_device_count()) * jax.local_device_count()
     if any(field.name == "steps" for field in dataclasses.fields(learner)):
         # the host counts the steps: learners that differ in this number only share their programs
@@ -154,6 +157,15 @@ def scores_after(
     finally:
         show.finish()
     return {name: np.concatenate([piece[name] for piece in pieces])[:episodes] for name in pieces[0]}
+
+
+def _how_many(tasks: Tasks) -> int:
+    """Tasks to be worked on at the same time: what a network makes of their examples has to fit in memory."""
+    task = eqx.filter_eval_shape(lambda tasks: tasks.sample(jax.random.key(0)), tasks)
+    examples = sum(
+        max((len(x) for x in jax.tree.leaves(part) if x.ndim), default=1) for part in (task.support, task.query)
+    )
+    return max(1, min(50, EXAMPLES // examples))
 
 
 def adaptation_curve(learner: Learner, tasks: Tasks, **how) -> dict[str, Interval]:

@@ -14,6 +14,8 @@ from metatower.evaluation.statistics import HIGHER_IS_BETTER
 from metatower.training import records
 from metatower.training.files import clean, make_folder, read_json, write_bytes, write_text
 
+DIAGNOSIS = "diagnosis.json"
+"""What `metatower diagnose` found, in a run's folder."""
 _CAPTIONS = {
     "learning": "Learning: what the run measured of itself while it trained (faint: single steps; strong: running "
     "mean). These numbers are of training tasks; the table above is of tasks, or distributions, never trained on.",
@@ -66,6 +68,22 @@ def write(folder: Path, drawn: dict[str, Figure], summary: dict[str, Any], about
     page = folder / "report.html"
     write_text(page, _page(folder, summary, about, conclusion, figures))
     return page
+
+
+def _diagnosis(folder: Path) -> str:
+    """The section of `metatower diagnose`, if it has been run."""
+    if not (folder / DIAGNOSIS).exists():
+        return ""
+    found = Conclusion.load(folder / DIAGNOSIS)
+    figures = "".join(
+        f"<figure>{plots.as_html(plots.draw(each))}<figcaption>{_text(each.caption)}</figcaption></figure>"
+        for each in found.figures.values()
+    )
+    notes = "".join(f"<li>{_text(note)}</li>" for note in found.notes)
+    return (
+        f"<section><h2>Does it learn to learn?</h2><ul>{notes}</ul>{_results(found.results)}</section>"
+        f"{_differences(found.paired)}<section>{figures}</section>"
+    )
 
 
 def rewrite(folder: Path, about: str) -> Path:
@@ -142,6 +160,7 @@ def _page(folder: Path, summary: dict[str, Any], about: str, conclusion: Conclus
 <section><h2>Results</h2>{_results(conclusion.results)}</section>
 {_differences(conclusion.paired)}
 <section><h2>Figures</h2>{"".join(figures)}</section>
+{_diagnosis(folder)}
 <section><h2>Use what was learned</h2>
 <p>The folder <code>{where}/model</code> holds the trained learner: its numbers in <code>model.safetensors</code>, the
 recipe that rebuilds it in <code>config.json</code>. It can be copied anywhere.</p>

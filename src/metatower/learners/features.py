@@ -41,6 +41,28 @@ class FeatureLearner(Learner):
     def logits(self, head: PyTree, features: Float[Array, "n feature"]) -> Float[Array, "n way"]:
         """The answers; labels that the support set lacks are left out by the caller."""
 
+    def shares(
+        self,
+        head: PyTree,
+        features: Float[Array, "n feature"],
+        support: Float[Array, "m feature"],
+        own: Float[Array, "m way"],
+    ) -> Float[Array, "n m way"]:
+        """What each support example adds to each score: exact, their sum over examples is the score itself.
+
+        The score is the logit, where a learner does not say otherwise.
+
+        Raises:
+            NotImplementedError: the answers are no sum over support examples.
+        """
+        raise NotImplementedError(f"The answers of {type(self).__name__} are no sum over support examples.")
+
+    def explain(self, state: Fitted, support: Examples, data: Examples) -> Float[Array, "n m way"]:
+        """`shares` of the support examples that `state` has been adapted to."""
+        seen, _ = forward(self.net, support.x, support.weight)
+        features, _ = forward(self.net, data.x, data.weight, state.statistics)
+        return self.shares(state.head, features, seen, own_label(support, seen.dtype))
+
     def start(self, *, key: PRNGKeyArray) -> None:
         del key
 
@@ -84,6 +106,17 @@ def with_one(x: Float[Array, "n feature"]) -> Float[Array, "n feature_1"]:
 def square_distances(x: Float[Array, "n feature"], centres: Float[Array, "way feature"]) -> Float[Array, "n way"]:
     """‖x − centre‖² of every row to every centre, by one matrix product."""
     return jnp.sum(x**2, axis=-1)[:, None] + jnp.sum(centres**2, axis=-1) - 2 * x @ centres.T
+
+
+def shares_of_means(
+    features: Float[Array, "n feature"],
+    support: Float[Array, "m feature"],
+    own: Float[Array, "m way"],
+    centres: Float[Array, "way feature"],
+) -> Float[Array, "n m way"]:
+    """−‖x − centre‖² as a sum over the examples of the class: the mean of −‖x − example‖² + ‖example − centre‖²."""
+    share = own / jnp.maximum(jnp.sum(own, axis=0), 1e-9)
+    return share * (square_distances(support, centres) - square_distances(features, support)[:, :, None])
 
 
 def class_means(features: Float[Array, "n feature"], own: Float[Array, "n way"]) -> Float[Array, "way feature"]:

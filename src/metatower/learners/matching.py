@@ -110,6 +110,11 @@ class MatchingNetwork(FeatureLearner):
         there = jnp.any(head[1] > 0, axis=1)
         return jax.nn.softmax(jnp.where(there, self._similarity(head, features), -jnp.inf))
 
+    def shares(self, head, features, support, own):
+        """Of the probabilities: the attention, under the label of each example."""
+        del support
+        return self.attention(head, features)[:, :, None] * (own > 0)
+
     def _similarity(self, head, features):
         support, own = head
         if self.context is not None:

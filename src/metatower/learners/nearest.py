@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -39,3 +40,9 @@ class NearestNeighbour(FeatureLearner):
         similarity = unit(features) @ support.T
         nearest = jnp.max(jnp.where(own.T > 0, similarity[:, None, :], -1.0), axis=-1)
         return value(self.sharpness) * nearest
+
+    def shares(self, head, features, support, own):
+        del support
+        similarity = jnp.where(own.T > 0, (unit(features) @ head[0].T)[:, None, :], -1.0)
+        chosen = jax.nn.one_hot(jnp.argmax(similarity, axis=-1), len(own), dtype=similarity.dtype)
+        return value(self.sharpness) * jnp.swapaxes(chosen * similarity, 1, 2)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from metatower.core import value
 from metatower.core.leaves import constant_unless_array
-from metatower.learners.features import FeatureLearner, class_means, square_distances, unit
+from metatower.learners.features import FeatureLearner, class_means, shares_of_means, square_distances, unit
 
 
 class NearestCentroid(FeatureLearner):
@@ -35,3 +35,7 @@ class NearestCentroid(FeatureLearner):
 
     def logits(self, head: Float[Array, "way feature"], features: Float[Array, "n feature"]) -> Float[Array, "n way"]:
         return -value(self.scale) * square_distances(unit(features - value(self.centre)), head)
+
+    def shares(self, head, features, support, own):
+        centre = value(self.centre)
+        return value(self.scale) * shares_of_means(unit(features - centre), unit(support - centre), own, head)

@@ -3,11 +3,12 @@
 from typing import Any, Literal
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metatower.core import value
 from metatower.core.leaves import constant_unless_array
-from metatower.learners.features import FeatureLearner, class_means, square_distances, unit
+from metatower.learners.features import FeatureLearner, class_means, shares_of_means, square_distances, unit
 
 
 class PrototypicalNetwork(FeatureLearner):
@@ -50,3 +51,9 @@ class PrototypicalNetwork(FeatureLearner):
         if self.distance == "cosine":
             return value(self.scale) * unit(features) @ unit(head).T
         return -value(self.scale) * square_distances(features, head)
+
+    def shares(self, head, features, support, own):
+        if self.distance == "cosine":
+            share = own / jnp.maximum(jnp.sum(own, axis=0), 1e-9) / jnp.linalg.norm(head, axis=1)
+            return value(self.scale) * (unit(features) @ support.T)[:, :, None] * share
+        return value(self.scale) * shares_of_means(features, support, own, head)

@@ -36,11 +36,7 @@ class R2D2(FeatureLearner):
     offset: Any = eqx.field(converter=constant_unless_array, default_factory=lambda: jnp.asarray(0.0))
 
     def fit(self, features: Float[Array, "n feature"], own: Float[Array, "n way"]) -> Float[Array, "feature_1 way"]:
-        weight = jnp.sum(own, axis=1, keepdims=True)
-        root = jnp.sqrt(weight / jnp.maximum(jnp.sum(weight), 1e-9))
-        x = root * with_one(features)
-        # of weight 0, a row of x is zero and takes no part
-        y = root * (own > 0)
+        x, y = _weighted(features, own)
         penalty = value(self.penalty)
         if len(x) > x.shape[1]:
             return _solve(x.T @ x, penalty, x.T @ y)
@@ -48,6 +44,20 @@ class R2D2(FeatureLearner):
 
     def logits(self, head: Float[Array, "feature_1 way"], features: Float[Array, "n feature"]) -> Float[Array, "n way"]:
         return value(self.scale) * (with_one(features) @ head) + value(self.offset)
+
+    def shares(self, head, features, support, own):
+        del head
+        x, y = _weighted(support, own)
+        dual = _solve(x @ x.T, value(self.penalty), y)
+        constant = value(self.offset) * jnp.sum(own, axis=1, keepdims=True) / jnp.sum(own)
+        return value(self.scale) * (with_one(features) @ x.T)[:, :, None] * dual + constant
+
+
+def _weighted(features, own):
+    weight = jnp.sum(own, axis=1, keepdims=True)
+    root = jnp.sqrt(weight / jnp.maximum(jnp.sum(weight), 1e-9))
+    # of weight 0, a row is zero and takes no part
+    return root * with_one(features), root * (own > 0)
 
 
 def _solve(gram, penalty, y):

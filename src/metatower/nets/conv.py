@@ -143,9 +143,19 @@ class ConvNet(eqx.Module):
         self, x: Float[Array, "n ..."], weight: Float[Array, " n"] | None = None, given: Sequence | None = None
     ) -> tuple[Float[Array, "n outputs"], list[Moments | None]]:
         """The output and the statistics of every norm, see `BatchNorm.normalised`."""
-        x, statistics = x[..., None] if x.ndim == 3 else x, []
+        maps, statistics = self._layers(x, weight, given)
+        return maps[-1], statistics
+
+    def activations(self, x: Float[Array, "n ..."], given: Sequence | None = None) -> list[Array]:
+        """What every block says, and last the output."""
+        return self._layers(x, None, given)[0]
+
+    def _layers(self, x, weight, given):
+        x = x[..., None] if x.ndim == 3 else x
+        maps, statistics = [], []
         for block, moments in zip(self.blocks, given or [None] * len(self.blocks), strict=True):
             x, moments = block.normalised(x, weight, moments)
+            maps.append(x)
             statistics.append(moments)
         x = x.reshape(len(x), -1)
-        return x if self.head is None else self.head(x), statistics
+        return [*maps, x if self.head is None else self.head(x)], statistics

@@ -40,7 +40,12 @@ class MLP(eqx.Module):
         self.layers = [Linear(i, o, key=k, scale=s) for i, o, k, s in shapes]
 
     def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n outputs"]:
-        x = x.reshape(len(x), -1)
+        return self.activations(x)[-1]
+
+    def activations(self, x: Float[Array, "n ..."], given: None = None) -> list[Float[Array, "n units"]]:
+        """What every layer says; the last is the output. `given` is for networks with norms."""
+        del given
+        found = [x.reshape(len(x), -1)]
         for layer in self.layers[:-1]:
-            x = jax.nn.relu(layer(x))
-        return self.layers[-1](x)
+            found.append(jax.nn.relu(layer(found[-1])))
+        return [*found[1:], self.layers[-1](found[-1])]

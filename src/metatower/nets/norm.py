@@ -117,8 +117,13 @@ def with_norm(tree: Any, mode: Mode) -> Any:
     return _each_norm(tree, lambda norm, _: BatchNorm(norm.scale, norm.shift, norm.running, mode, norm.epsilon))
 
 
-def with_running(tree: Any, moments: list[Moments]) -> Any:
-    """The same network or learner in the mode "running", with these statistics, one for each norm layer in order."""
+def with_running(tree: Any, moments: list[Moments] | None = None) -> Any:
+    """The same network or learner in the mode "running", with these statistics, one for each norm layer in order.
+
+    Without them mean 0 and variance 1 hold their place.
+    """
+    if moments is None:
+        moments = [Moments(jnp.zeros_like(norm.shift), jnp.ones_like(norm.scale)) for norm in norms(tree)]
     return _each_norm(
         tree,
         lambda norm, i: BatchNorm(norm.scale, norm.shift, Constant(moments[i]), "running", norm.epsilon),

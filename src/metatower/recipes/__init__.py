@@ -4,6 +4,8 @@ import difflib
 
 from metatower.core.errors import UserError
 from metatower.recipes.base import Recipe as Recipe
+from metatower.recipes.embeddings import Matching, Prototypical, Ridge
+from metatower.recipes.gradient_based import MAML, FirstOrderMAML, MetaSGD, ReptileRecipe
 from metatower.recipes.maml_glyphs import MAMLGlyphs
 from metatower.recipes.maml_sinusoid import MAMLSinusoid
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
@@ -17,6 +19,13 @@ RECIPES: dict[str, type[Recipe]] = {
     "optimised-maml-functions": OptimisedMAMLFunctions,
     "maml-glyphs": MAMLGlyphs,
     "maml-sinusoid": MAMLSinusoid,
+    "prototypical": Prototypical,
+    "matching": Matching,
+    "r2d2": Ridge,
+    "maml": MAML,
+    "fomaml": FirstOrderMAML,
+    "meta-sgd": MetaSGD,
+    "reptile": ReptileRecipe,
 }
 """Every recipe by its name on the command line."""
 

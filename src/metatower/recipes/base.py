@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from metatower.core import Learner, State, Tasks
 from metatower.core.errors import UserError
@@ -113,6 +113,11 @@ class Recipe(ABC):
         Pure: `metatower.load` calls it with a state of shapes only.
         """
 
+    def finish(self, artefact: Any, show: Progress) -> Learner:
+        """The artefact with what is measured after training; of the same structure and shapes."""
+        del show
+        return artefact
+
     @abstractmethod
     def held_out(self) -> Tasks:
         """What the artefact is judged on: tasks of its own storey that no training step has sampled."""
@@ -161,6 +166,9 @@ def _complaint(given: Any, hint: Any) -> str:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         complaints = [_complaint(given, kind) for kind in typing.get_args(hint) if kind is not type(None)]
         return "" if given is None or "" in complaints else complaints[0]
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        return "" if given in choices else f"as one of {', '.join(map(str, choices))}"
     if typing.get_origin(hint) is tuple:
         inner = typing.get_args(hint)[0]
         if not isinstance(given, tuple) or not given:

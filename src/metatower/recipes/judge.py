@@ -14,6 +14,7 @@ from metatower.core import Learner, Tasks
 from metatower.core.errors import UserError
 from metatower.evaluation.conclusion import Conclusion
 from metatower.evaluation.episodes import Fixed, adaptation_scores, judged_on
+from metatower.learners.features import FeatureLearner
 from metatower.nets import Examples
 from metatower.recipes.base import Recipe
 from metatower.recipes.run import load, recipe_of
@@ -81,7 +82,7 @@ def judge(
     takes = _takes(learner, recipe.held_out())
     if ways is not None and takes.ways is None:
         raise UserError("--ways is for models that tell classes apart; this one predicts numbers.")
-    if ways is not None and takes.ways is not None and ways > takes.ways:
+    if ways is not None and takes.ways is not None and ways > takes.ways and not isinstance(learner, FeatureLearner):
         raise UserError(
             f"This model tells {takes.ways} classes apart, and {ways} ways were asked for. Ask for at most "
             f"{takes.ways}, or train one with more."
@@ -199,8 +200,7 @@ def _pictures(name: str, takes: Takes) -> tuple[Tasks, str, str]:
         letters = glyphs().select(SPLITS["test"], min_fonts=takes.shots + takes.queries)
         episodes = Episodes(resized(letters.images, size), letters.count, **layout)
         return episodes, "task", f"{episodes.classes} letters of the scripts {scripts}."
-    episodes = omniglot("test", "alphabets", rotations=False, **layout)
-    episodes = dataclasses.replace(episodes, images=resized(np.asarray(episodes.images), size))
+    episodes = omniglot("test", "alphabets", rotations=False, size=size, **layout)
     return episodes, "task", f"{episodes.classes} letters of Omniglot's 20 evaluation alphabets, upright."
 
 

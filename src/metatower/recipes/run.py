@@ -64,7 +64,7 @@ def execute(
                 checkpoint_every_seconds=checkpoint_every_seconds,
             )
             with new_folder((folder / MODEL).parent) as temporary:
-                model = recipe.artefact(learner, state)
+                model = recipe.finish(recipe.artefact(learner, state), show)
                 save_arrays(temporary / Path(MODEL).name, model, describe(recipe), record=CONFIG)
         with sole_user(folder):
             clean(folder)

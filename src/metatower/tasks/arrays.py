@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from metatower.core.errors import UserError
@@ -36,7 +37,7 @@ def from_arrays(
             "Expected images [n, h, w] or [n, h, w, colours] and labels [n], at least one; "
             f"got shapes {images.shape} and {labels.shape}."
         )
-    images = _bytes(images)
+    images = as_bytes(images)
     classes, index, count = np.unique(labels, return_inverse=True, return_counts=True)
     names = [str(name) for name in classes] if names is None else names
     if ways <= len(classes) * (4 if rotations else 1):  # else `Episodes` says so
@@ -84,14 +85,25 @@ def read_folder(folder: Path | str, *, size: int = 28, grey: bool = True) -> tup
     Raises:
         UserError: the folder cannot be read, it or a sub-folder of it is empty, or a picture is damaged.
     """
-    folder = Path(folder)
     if size < 1:
         raise UserError(f"Expected pictures of at least 1 pixel a side, got size {size}.")
+    found = pictures_by_class(Path(folder))
+    images = np.stack([squeezed(opened(file), size, grey) for files in found.values() for file in files])
+    labels = np.repeat(np.arange(len(found)), [len(files) for files in found.values()])
+    return images, labels, list(found)
+
+
+def pictures_by_class(folder: Path) -> dict[str, list[Path]]:
+    """The files that are called like pictures in each sub-folder, by its name, in order; hidden ones are passed over.
+
+    Raises:
+        UserError: the folder cannot be read, or it or a sub-folder of it has none.
+    """
     try:
         if not folder.is_dir():
             raise UserError(f"Expected a folder with one sub-folder of pictures per class, got {folder}.")
         classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        files = [_pictures_in(entry) for entry in classes]
+        files = [pictures_in(entry) for entry in classes]
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror or error}.") from error
     if not classes:
@@ -99,9 +111,7 @@ def read_folder(folder: Path | str, *, size: int = 28, grey: bool = True) -> tup
     for entry, found in zip(classes, files, strict=True):
         if not found:
             raise UserError(f"Class {entry.name!r} has no pictures: add some to {entry}, or remove it.")
-    images = np.stack([_read(file, size, grey) for found in files for file in found])
-    labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
-    return images, labels, [entry.name for entry in classes]
+    return {entry.name: found for entry, found in zip(classes, files, strict=True)}
 
 
 def resized(images: np.ndarray, size: int) -> np.ndarray:
@@ -113,7 +123,12 @@ def resized(images: np.ndarray, size: int) -> np.ndarray:
     return np.stack(small).reshape(*images.shape[:-2], size, size)
 
 
-def _bytes(images: np.ndarray) -> np.ndarray:
+def as_bytes(images: np.ndarray) -> np.ndarray:
+    """Pictures of uint8, Booleans or floats from 0 to 1, as uint8.
+
+    Raises:
+        UserError: other numbers.
+    """
     if images.dtype == np.uint8:
         return images
     if images.dtype == bool:
@@ -128,7 +143,8 @@ def _bytes(images: np.ndarray) -> np.ndarray:
     raise UserError(f"Expected pictures as uint8, Booleans or floats from 0 to 1; got {got}. Scale them first.")
 
 
-def _pictures_in(folder: Path) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
+    """The files in a folder that are called like pictures, in order."""
     kinds = Image.registered_extensions()
     return sorted(
         file
@@ -137,17 +153,28 @@ def _pictures_in(folder: Path) -> list[Path]:
     )
 
 
-def _read(file: Path, size: int, grey: bool) -> np.ndarray:
+def opened(file: Path) -> Image.Image:
+    """The picture in a file, the right way up.
+
+    Raises:
+        UserError: it is damaged, or no picture.
+    """
     try:
-        with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith(("I", "F")):  # 16 bits and more, which `convert` would clip
-                values = np.asarray(image, np.float64)
-                image = Image.fromarray(np.uint8(np.clip(values / (257 if values.max() > 255 else 1), 0, 255)))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("L" if grey else "RGB")
-            return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+        with Image.open(file) as image:
+            upright = ImageOps.exif_transpose(image)
+            upright.load()
+            return upright
     except Exception as error:  # Pillow raises whatever the damage makes it trip over
         raise UserError(f"The picture {file} is damaged or not a picture: {error}. Mend or remove it.") from error
+
+
+def squeezed(image: Image.Image, size: int, grey: bool) -> UInt8[np.ndarray, "size size *colour"]:
+    """A picture of any mode and size, in one of this size; see-through parts are taken for white."""
+    if image.mode.startswith(("I", "F")):  # 16 bits and more, which `convert` would clip
+        values = np.asarray(image, np.float64)
+        image = Image.fromarray(np.uint8(np.clip(values / (257 if values.max() > 255 else 1), 0, 255)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if grey else "RGB")
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))

@@ -17,6 +17,7 @@ import pooch
 from PIL import Image, ImageOps
 
 from metatower.core.errors import UserError
+from metatower.tasks.arrays import resized
 from metatower.tasks.cache import Arrays, cache_folder, cached
 from metatower.tasks.episodes import Episodes
 from metatower.tasks.glyph_families import GlyphFamily, check_split
@@ -77,6 +78,7 @@ def omniglot(
     ways: int = 5,
     shots: int = 1,
     queries: int = 15,
+    size: int = SIZE,
 ) -> Episodes:
     """N-way K-shot tasks from Omniglot.
 
@@ -85,13 +87,15 @@ def omniglot(
         scheme: "vinyals" or "alphabets", see `Omniglot.members`.
         rotations: quarter turns of a character are classes of their own, as in most papers.
         ways, shots, queries: see `Episodes`; there are 20 drawings of a character.
+        size: pixels along a side.
 
     Raises:
         UserError: the images are not there and cannot be fetched, or ways, shots or queries are too many.
     """
     data = read_omniglot()
     images = data.images[data.members(split, scheme)]
-    return Episodes(images, np.full(len(images), images.shape[1], np.int32), ways, shots, queries, rotations)
+    count = np.full(len(images), images.shape[1], np.int32)
+    return Episodes(resized(images, size), count, ways, shots, queries, rotations)
 
 
 def alphabet_family(split: str = "train", **options: Any) -> GlyphFamily:

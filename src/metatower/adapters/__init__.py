@@ -1,0 +1,1 @@
+"""Other people's worlds, each behind an extra."""

@@ -1,0 +1,82 @@
+"""Recipes of the learners that classify by features: Prototypical and Matching Networks, R2-D2."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from metatower.core import Descend, Learner, Positive, lift
+from metatower.learners.matching import MatchingNetwork
+from metatower.learners.prototypical import PrototypicalNetwork
+from metatower.learners.ridge import R2D2
+from metatower.nets.conv import ConvNet
+from metatower.nets.norm import Mode
+from metatower.recipes.few_shot import CLIP, FewShot
+from metatower.rules import adam, anneal, clip
+
+
+@dataclass(frozen=True)
+class Embedding(FewShot):
+    """A network whose features are compared; it is trained on tasks of many ways, and used on any number."""
+
+    steps: int = 2000
+    train_ways: int = 60
+
+    @abstractmethod
+    def head(self, net: ConvNet) -> Learner:
+        """The learner of tasks that the network becomes."""
+
+    @property
+    def judged_norm(self) -> Mode:
+        return "running"
+
+    def learner(self) -> Descend:
+        rule = anneal(clip(adam(self.rate), CLIP), begin=self.steps // 2, end=max(1, self.steps))
+        return lift(self.head(self.net(None)), rule, batch=self.batch)
+
+    def about_training(self) -> str:
+        return (
+            f"Trained on {self.train_ways} ways, {self.shots} shot(s), {self.train_queries} queries, {self.batch} "
+            f"tasks per step, {self.steps:,} steps of Adam from {self.rate:g}; norms of support and query apart."
+        )
+
+
+@dataclass(frozen=True)
+class Prototypical(Embedding):
+    """Prototypical Networks: the class whose mean feature is nearest.
+
+    Snell, Swersky & Zemel 2017. Four blocks of convolution, norm, ReLU and pooling, trained on tasks of many ways;
+    squared Euclidean distance. Judged inductively: the norms use the statistics of training tasks.
+    """
+
+    name: ClassVar[str] = "prototypical"
+
+    def head(self, net: ConvNet) -> Learner:
+        return PrototypicalNetwork(net)
+
+
+@dataclass(frozen=True)
+class Matching(Embedding):
+    """Matching Networks: the labels of the pictures most alike, by attention.
+
+    Vinyals et al. 2016, cosine attention without full-context embeddings, at a learned temperature, trained on tasks
+    of many ways. Judged inductively: the norms use the statistics of training tasks.
+    """
+
+    name: ClassVar[str] = "matching"
+
+    def head(self, net: ConvNet) -> Learner:
+        return MatchingNetwork(net, scale=Positive(10.0))
+
+
+@dataclass(frozen=True)
+class Ridge(Embedding):
+    """R2-D2: ridge regression on the features, solved in closed form and differentiated through.
+
+    Bertinetto et al. 2019, with the network of the other recipes and a learned penalty, trained on tasks of many ways.
+    Judged inductively: the norms use the statistics of training tasks.
+    """
+
+    name: ClassVar[str] = "r2d2"
+
+    def head(self, net: ConvNet) -> Learner:
+        return R2D2(net)
