@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from metatower.core import value
 from metatower.core.errors import UserError
 from metatower.nets.norm import norms
 from metatower.recipes import find
-from metatower.recipes.run import execute, load
+from metatower.recipes.run import describe, execute, load
 from metatower.tasks.omniglot import omniglot
+from metatower.training.store import save_arrays
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 SMALL = {
@@ -37,13 +39,33 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["matching", "r2d2", "maml", "fomaml", "meta-sgd", "reptile"])
-def test_trains_and_is_judged_beside_baselines(name, tmp_path):
-    more = {"train_shots": 2, "test_steps": 3} if name == "reptile" else {}
-    summary = execute(find(name)(**SMALL, **more), tmp_path)
+def test_trains_and_is_judged_beside_baselines(tmp_path):
+    summary = execute(find("reptile")(**SMALL, train_shots=2, test_steps=3), tmp_path)
     rows = {row["name"]: row for row in summary["results"] if row["metric"] == "accuracy"}
-    assert {name, "the same, untrained", "nearest neighbour on pixels", f"{name}, norms support"} <= set(rows)
+    assert set(rows) == {
+        "reptile",
+        "reptile, norms support",
+        "the same, untrained",
+        "nearest neighbour on pixels",
+    }
     assert all(0 <= row["mean"] <= 1 and row["n"] == 4 for row in rows.values())
+
+
+@pytest.mark.parametrize("name", ["matching", "r2d2", "maml", "fomaml", "meta-sgd"])
+def test_every_recipe_makes_a_trainer_whose_result_learns_tasks(name):
+    recipe = find(name)(**SMALL)
+    trainer, tasks = recipe.build()
+
+    @eqx.filter_eval_shape
+    def shapes():
+        key = jax.random.key(0)
+        state, metrics = trainer.update(trainer.start(key=key), tasks, key=key)
+        learner, task = recipe.artefact(trainer, state), recipe.held_out().sample(key)
+        return metrics, learner.loss(learner.adapt(task.support, key=key), task.query, key=key)
+
+    metrics, (loss, judged) = shapes
+    assert {"loss", "accuracy"} <= set(metrics)
+    assert loss.shape == judged["accuracy"].shape == ()
 
 
 def test_norms_carry_statistics_of_training_tasks_through_the_file(folder):
@@ -62,8 +84,11 @@ def test_a_model_of_features_takes_more_ways_than_it_was_judged_on(folder, capsy
 
 
 def test_a_model_of_outputs_does_not(tmp_path, capsys):
-    execute(find("maml")(**SMALL), tmp_path)
-    assert main(["evaluate", str(tmp_path), "--ways", "9", "--queries", "1"]) == 2
+    recipe = find("maml")(**SMALL)
+    (tmp_path / "model").mkdir()
+    model = recipe.artefact(recipe.learner(), recipe.learner().start(key=jax.random.key(0)))
+    save_arrays(tmp_path / "model" / "model.safetensors", model, describe(recipe), record="config.json")
+    assert main(["evaluate", str(tmp_path / "model"), "--ways", "9", "--queries", "1"]) == 2
     assert "5 classes" in capsys.readouterr().err
 
 

@@ -77,6 +77,7 @@ class Recipe(ABC):
         """
         with self.building():
             data = self.data()
+            self.held_out()  # refused now if it cannot be, and not after hours of training
             return self.learner(), data
 
     @contextmanager

@@ -131,17 +131,19 @@ def _steps(found: Conclusion, learner: Any, tasks: Tasks, how: dict) -> None:
 
 
 def _shots(found: Conclusion, learner: Learner, tasks: Episodes, how: dict) -> None:
-    tried, curves = [], []
-    for shots in SHOTS:
-        try:
-            more = dataclasses.replace(tasks, shots=shots)
-        except UserError:  # too few pictures of a class
-            break
-        tried.append(shots)
-        curves.append(np.asarray(evaluate(learner, more, title=f"{shots} shot(s)", **how)["accuracy"]))
+    count = np.asarray(tasks.count)
+    # as many examples as leaves enough classes to choose from, and then the same classes for every number
+    tried = [shots for shots in SHOTS if np.sum(count >= shots + tasks.queries) >= 2 * tasks.ways]
     if len(tried) > 1:
+        keep = count >= tried[-1] + tasks.queries
+        pool = dataclasses.replace(tasks, images=tasks.images[keep], count=tasks.count[keep])
+        curves = [
+            np.asarray(evaluate(learner, dataclasses.replace(pool, shots=n), title=f"{n} shot(s)", **how)["accuracy"])
+            for n in tried
+        ]
         found.figures["shots"] = Curves(
-            f"Accuracy against examples per class; it was trained with {tasks.shots}.",
+            f"Accuracy against examples per class, on the {keep.sum():,} held-out classes that have enough of them; it "
+            f"was trained with {tasks.shots}.",
             "examples of each class",
             "accuracy",
             {OURS: interval(np.stack(curves, axis=1))},

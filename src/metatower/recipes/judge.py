@@ -13,7 +13,7 @@ import numpy as np
 from metatower.core import Learner, Tasks
 from metatower.core.errors import UserError
 from metatower.evaluation.conclusion import Conclusion
-from metatower.evaluation.episodes import Fixed, adaptation_scores, judged_on
+from metatower.evaluation.episodes import Fixed, judged_on, scores_after
 from metatower.learners.features import FeatureLearner
 from metatower.nets import Examples
 from metatower.recipes.base import Recipe
@@ -101,9 +101,9 @@ def judge(
     final = getattr(recipe, "final_judged", None)
     learner = judged_on(learner, final) if takes.height and final else learner
     fresh = (seed + FRESH) % 2**32
-    scores = adaptation_scores(
-        learner, source, episodes=episodes, seed=fresh, steps=learner.steps, show=show, title=f"judging on {tasks}"
-    )
+    # before its one step a learner of features has no answers
+    steps = (learner.steps,) if isinstance(learner, FeatureLearner) else range(learner.steps + 1)
+    scores = scores_after(learner, source, steps, episodes=episodes, seed=fresh, show=show, title=f"judging on {tasks}")
     return _conclude(learner, takes, scores, unit, [words, _what_adapting_is(learner, takes)])
 
 
@@ -112,6 +112,8 @@ def _conclude(learner: Learner, takes: Takes, scores: dict, unit: str, notes: li
     kind = "meta-step" if takes.height else "step"
     after = f"after {learner.steps} {kind}{'s' * (learner.steps != 1)}"
     conclusion.add(after, {name: values[:, -1] for name, values in scores.items()}, unit)
+    if isinstance(learner, FeatureLearner):
+        return conclusion
     conclusion.add("before adaptation", {name: values[:, 0] for name, values in scores.items()}, unit)
     conclusion.compare(after, "before adaptation")
     return conclusion
