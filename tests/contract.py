@@ -60,6 +60,7 @@ from metatower.learners import (
     reptile,
 )
 from metatower.nets import BatchNorm, Examples, Linear, Supervised, batch_norm, cross_entropy
+from metatower.rules import only
 
 
 def key(seed: int):
@@ -230,6 +231,7 @@ RULES: dict[str, Callable[[Objective], Rule]] = {
     "per_step": lambda o: per_step(sgd(rates_for(o, 0.2, steps=2))),
     "clip": lambda o: clip(sgd(number(0.5)), number(0.05)),
     "anneal": lambda o: anneal(sgd(number(0.5)), 3),
+    "only": lambda o: only(sgd(number(0.2)), (True, False)),
     "optax": lambda o: from_optax(optax.adam(0.05)),
 }
 

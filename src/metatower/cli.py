@@ -3,10 +3,12 @@
 import dataclasses
 import difflib
 import inspect
+import io
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -253,14 +255,38 @@ def _with_recipe(recipe: Any, *bases: type) -> type:
 
 
 def _parse(kind: Any, arguments: list[str], command: str, *about: str) -> Any:
-    # the texts as they are written: tyro would join the lines of a docstring
-    return tyro.cli(
-        kind,
-        args=arguments,
-        prog=f"metatower {command}",
-        description="\n\n".join(inspect.cleandoc(text) for text in about or (kind.__doc__,)),
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            # the texts as they are written: tyro would join the lines of a docstring
+            return tyro.cli(
+                kind,
+                args=arguments,
+                prog=f"metatower {command}",
+                description="\n\n".join(inspect.cleandoc(text) for text in about or (kind.__doc__,)),
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        raise UserError(_in_a_sentence(complaint.getvalue(), command)) from None
+
+
+def _in_a_sentence(box: str, command: str) -> str:
+    """What tyro complains of in a box of several parts: the first part, and the options that it thinks were meant."""
+    parts = [""]
+    for line in box.splitlines():
+        text = line.strip("│|─ \t")
+        if any(map(str.isalnum, text)) and not line.startswith(("╭", "+", "-")):
+            parts[-1] += f" {text}"
+        elif parts[-1]:  # a rule between parts; how it is drawn depends on the terminal
+            parts.append("")
+    if not box.lstrip().startswith("╭"):  # where frames cannot be drawn, the title is a part of its own
+        parts = [*parts[1:], ""]
+    meant = [word for part in parts if "Perhaps you meant" in part for word in part.split() if word.startswith("--")]
+    words = " ".join(parts[0].split()).rstrip(".") or "These arguments cannot be read"
+    guess = f" Perhaps you meant {' or '.join(dict.fromkeys(meant))}." if meant else ""
+    return f"{words}.{guess} See `metatower {command} --help`."
 
 
 def _is_one_of_many() -> bool:

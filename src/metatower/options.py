@@ -159,8 +159,8 @@ class Adapt:
     out: Path = Path("results.csv")
     """The table to write; the picture sheet gets the same name, with .png. Existing files are kept: choose another."""
     learner: str = "prototypical"
-    """Who learns: prototypical-omniglot (or prototypical), prototypical-glyphs, nearest-centroid, nearest-neighbour,
-    logistic-regression, or the folder of a run."""
+    """Who learns: prototypical-omniglot (or prototypical), nearest-centroid, nearest-neighbour, logistic-regression, or
+    the folder of a run."""
     progress: Progress = "auto"
     """How progress is shown: a bar, plain lines, or nothing."""
 

@@ -73,6 +73,10 @@ def _no_predict(folder):
     return ["--predict", str(folder / "empty")]
 
 
+def _nothing(folder):
+    return ["--predict"]
+
+
 def _one_class(folder):
     for kind in KINDS[1:]:
         for file in (folder / "known" / kind).iterdir():
@@ -95,6 +99,7 @@ def _answers_there(folder):
     ("wrong", "said"),
     [
         (_no_predict, "no pictures in"),
+        (_nothing, "got none"),
         (_one_class, "at least two classes"),
         (_damaged_example, "ring-0.png is damaged"),
         (_answers_there, "is there already"),

@@ -22,7 +22,7 @@ TINY = {
 
 @pytest.mark.usefixtures("quick_compile")
 def test_the_loop_runs_keeps_its_artefact_and_names_every_baseline(tmp_path):
-    recipe = OptimisedMAMLFunctions(**TINY, shots=3, queries=3, hidden=(4,))
+    recipe = OptimisedMAMLFunctions(**TINY, shots=3, queries=3, hidden=(4,), decay_rate=0.1)
     summary = execute(recipe, tmp_path / "run", Silent())
     names = {row["name"] for row in summary["results"]}
     for label in (" (fresh distributions)", " (held-out kinds)"):
@@ -40,7 +40,7 @@ def test_the_loop_runs_keeps_its_artefact_and_names_every_baseline(tmp_path):
     assert all(row["n"] == TINY["episodes"] for row in summary["results"])
     ours = {row["against"] for row in summary["paired"] if row["name"] == OURS + " (held-out kinds)"}
     assert "pooled MAML + K (held-out kinds)" in ours
-    # storey 2 has moved weights, inner rates and outer rates, each leaf of them
+    # storey 2 has moved weights, inner rates, outer rates and momentum, each leaf of them
     start = recipe.begin(recipe.learner(), tmp_path / "run", Silent()).objective.learner
     artefact = load(tmp_path / "run")
     for before, after in zip(pick(start), pick(artefact), strict=True):

@@ -68,6 +68,8 @@ def name_pictures(support: Path, predict: Sequence[Path], learner: str, show: Pr
     if len(by_class) < 2:
         raise UserError(f"Expected at least two classes (sub-folders) in {support}, got one: {next(iter(by_class))}.")
     files = list(_files(predict))
+    if not files:
+        raise UserError("Expected pictures to name, or folders of them, after --predict; got none.")
     known = [(file, number) for number, each in enumerate(by_class.values()) for file in each]
     show.start("reading pictures", len(known) + len(files))
     try:

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from metatower.core import Descend, Learner, Rule, State, Task, Tasks, value
+from metatower.core import Descend, Learner, State, Task, Tasks, value
 from metatower.core.errors import UserError
 from metatower.core.keys import fork
 from metatower.evaluation.episodes import episode_keys
 from metatower.learners.features import FeatureLearner
 from metatower.nets import Examples, Supervised, forward
+from metatower.rules import only
 
 
 class Shuffled(Tasks):
@@ -30,20 +31,6 @@ class Shuffled(Tasks):
         task = self.tasks.sample(key)
         order = jax.random.permutation(jax.random.fold_in(key, 1), len(task.support.y))
         return Task(dataclasses.replace(task.support, y=task.support.y[order]), task.query)
-
-
-class Only(Rule):
-    """Moves as `rule` does, but some leaves stay where they are."""
-
-    rule: Rule
-    moves: tuple[bool, ...] = eqx.field(static=True)
-
-    def start(self, leaves: list[Array]) -> State:
-        return self.rule.start(leaves)
-
-    def step(self, state: State, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
-        state, moved = self.rule.step(state, leaves, gradient)
-        return state, [new if moves else old for old, new, moves in zip(leaves, moved, self.moves, strict=True)]
 
 
 def head_and_body(learner: Any) -> tuple[Learner, Learner] | None:
@@ -65,7 +52,7 @@ def head_and_body(learner: Any) -> tuple[Learner, Learner] | None:
     if not any(moves) or len(moves) != len(learner.start(key=jax.random.key(0)).leaves):
         return None
     opposite = tuple(not each for each in moves)
-    head, body = (dataclasses.replace(learner, rule=Only(learner.rule, each)) for each in (moves, opposite))
+    head, body = (dataclasses.replace(learner, rule=only(learner.rule, each)) for each in (moves, opposite))
     return head, body
 
 

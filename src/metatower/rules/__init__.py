@@ -9,4 +9,5 @@ from metatower.rules.sgd import sgd as sgd
 from metatower.rules.wrappers import anneal as anneal
 from metatower.rules.wrappers import clip as clip
 from metatower.rules.wrappers import from_optax as from_optax
+from metatower.rules.wrappers import only as only
 from metatower.rules.wrappers import per_step as per_step

@@ -1,5 +1,6 @@
 """Rules made of rules."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -86,6 +87,20 @@ class Anneal(Rule):
         return Counted(state.count + 1, inner), leaves
 
 
+class Only(Rule):
+    """Moves as `rule` does, but some leaves stay where they are: `learn=` for a learner that is there already."""
+
+    rule: Rule
+    moves: tuple[bool, ...] = eqx.field(static=True)
+
+    def start(self, leaves: list[Array]) -> State:
+        return self.rule.start(leaves)
+
+    def step(self, state: State, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
+        state, moved = self.rule.step(state, leaves, gradient)
+        return state, [new if moves else old for old, new, moves in zip(leaves, moved, self.moves, strict=True)]
+
+
 class Optax(Rule):
     """Any Optax transformation as a rule. Its hyper-parameters live in closures: no storey can learn them."""
 
@@ -113,6 +128,11 @@ def clip(rule: Rule, norm: PyTree = 1.0) -> Clip:
 def anneal(rule: Rule, end: int, begin: int = 0) -> Anneal:
     """`rule` whose steps shrink to nothing from step `begin` to step `end`, along half a cosine."""
     return Anneal(rule, begin, end)
+
+
+def only(rule: Rule, moves: Sequence[bool]) -> Only:
+    """`rule`, but of the leaves in their order just those move that `moves` says."""
+    return Only(rule, tuple(moves))
 
 
 def from_optax(transformation: optax.GradientTransformation) -> Optax:
