@@ -78,6 +78,27 @@ def test_every_task_may_have_weights_of_its_own(x64):
     np.testing.assert_allclose(together, jnp.stack([sharp(x, each) for each in many]), rtol=1e-9)
 
 
+@pytest.mark.parametrize("side", [(6, 7), (5, 8)])
+@pytest.mark.parametrize("order", [0, 1])
+def test_strided_convolutions_of_many_channels(side, order, x64):
+    """A product with derivatives of its own: to the second order, in both modes, for many weights or images."""
+    x, w = images(2, *side, 16), 0.1 * weights(3, 16, 16)
+
+    def twice(f):
+        return curve(lambda x, w: f(x, w, 2))[order]
+
+    assert "product" in str(jax.make_jaxpr(lambda x, w: convolve(x, w, 2))(x, w))
+    for mode in (jax.grad, jax.jacfwd):
+        for got, expected in zip(mode(twice(convolve), (0, 1))(x, w), mode(twice(by_xla), (0, 1))(x, w), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-8, atol=1e-10)
+    for axes, arguments in (((None, 0), (x, jnp.stack([w, 2 * w]))), ((1, None), (jnp.stack([x, -x], 1), w))):
+        for mode in (jax.grad, jax.jacfwd):
+            got = jax.jit(jax.vmap(mode(twice(convolve), (0, 1)), axes))(*arguments)
+            expected = jax.vmap(mode(twice(by_xla), (0, 1)), axes)(*arguments)
+            for each, other in zip(got, expected, strict=True):
+                np.testing.assert_allclose(each, other, rtol=1e-8, atol=1e-10)
+
+
 @pytest.mark.parametrize("side", [(4, 6), (5, 7)])
 def test_max_pool_is_the_largest_of_four(side, x64):
     x = images(2, *side)

@@ -6,6 +6,7 @@ of magnitude. Here the body of a `scan` counts as often as it runs.
 
 import math
 
+import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 
@@ -30,7 +31,10 @@ def count(jaxpr: jex.Jaxpr) -> tuple[float, tuple[str, ...]]:
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
         inner = [each for value in params.values() for each in _jaxprs(value)]
-        if name == "dot_general":
+        if callable(params.get("evaluate")):  # an operation of ours, which other operations make up
+            shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
+            total += count(jax.make_jaxpr(params["evaluate"])(*shapes).jaxpr)[0]
+        elif name == "dot_general":
             total += _dot(equation)
         elif name == "conv_general_dilated":
             total += _convolution(equation)

@@ -8,7 +8,7 @@ a sum), so that the mean of these parts is the gradient. With one device (`axis`
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 
 def own_share(keys: Key[Array, " tasks"], axis: str | None) -> Key[Array, " own"]:
@@ -27,6 +27,18 @@ def mean_of_shares(tree: PyTree, tasks: int, axis: str | None) -> PyTree:
         return jax.lax.psum(jnp.sum(mine, axis=0), axis) / tasks
 
     return jax.tree.map(mean, tree)
+
+
+def own_weights(tasks: int, axis: str | None) -> Float[Array, " own"]:
+    """What each task of `own_share` counts in the mean over all of them; a repeated one nothing."""
+    if axis is None:
+        return jnp.full(tasks, 1 / tasks)
+    return jnp.where(_positions(tasks, axis) < tasks, 1 / tasks, 0.0)
+
+
+def sum_over_devices(tree: PyTree, axis: str | None) -> PyTree:
+    """The sum over the devices of an axis."""
+    return tree if axis is None else jax.lax.psum(tree, axis)
 
 
 def mean_over_devices(tree: PyTree, axis: str | None) -> PyTree:

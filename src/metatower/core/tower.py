@@ -13,7 +13,8 @@ from metatower.core.contract import Data, Gradient, Learner, Metrics, Objective,
 from metatower.core.gradient import Detached, Unrolled
 from metatower.core.keys import fork
 from metatower.core.leaves import Selector, names, pick, put, strong
-from metatower.core.shares import mean_of_shares, mean_over_devices, own_share
+from metatower.core.shares import mean_of_shares, mean_over_devices, own_share, own_weights, sum_over_devices
+from metatower.core.totals import total_score
 
 
 class Descent(eqx.Module):
@@ -153,8 +154,14 @@ class Expected(Objective):
                 f"`Tasks`), got {type(data).__name__}. A learner of height n learns from tasks nested n deep."
             )
         keys = own_share(fork(key, self.batch), self.shared)
-        scores = over_tasks(lambda key: self._run(data, key).score(), keys, self.chunk)
-        return mean_of_shares(scores, self.batch, self.shared)
+        if self.chunk is None or self.chunk >= len(keys):
+            scores = over_tasks(lambda key: self._run(data, key).score(), keys)
+            return mean_of_shares(scores, self.batch, self.shared)
+        weights = own_weights(self.batch, self.shared)
+        scored = total_score(
+            lambda varied, key: varied[0]._run(varied[1], key).score(), (self, data), keys, weights, self.chunk
+        )
+        return sum_over_devices(scored, self.shared)
 
     def runs(self, data: Tasks, *, key: PRNGKeyArray) -> Iterable[Run]:
         return (self._run(data, key) for key in fork(key, self.batch))

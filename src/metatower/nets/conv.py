@@ -5,13 +5,16 @@ these products.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.lax import conv_general_dilated as convolution
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metatower.nets.adjoint import with_transpose
+from metatower.nets.bilinear import Product, product
 from metatower.nets.mlp import Linear
 from metatower.nets.norm import BatchNorm, Mode, Moments, batch_norm
 from metatower.nets.quarters import interleave, split
@@ -48,9 +51,43 @@ class Conv(eqx.Module):
 
 def convolve(x: Images, w: Float[Array, "size size inputs outputs"], stride: int = 1) -> Maps:
     """`x` convolved with `w`, half a window of zeros around it; by the fastest route for these shapes."""
+    if w.shape[2] < FEW:  # the patches are hardly longer than the image
+        return _by_patches(x, w, stride)
     # the transforms of small inputs cost more than the products they save
-    if w.shape[:2] == (3, 3) and stride == 1 and w.shape[2] >= 16 and x.shape[1] * x.shape[2] >= 25:
+    if w.shape[:2] == (3, 3) and stride == 1 and x.shape[1] * x.shape[2] >= 25:
         return winograd(x, w)
+    return product(x, w, *_convolutions(x.shape[1], x.shape[2], w.shape[0], stride))
+
+
+FEW = 16
+"""Fewer input channels than these go by patches."""
+
+
+@cache
+def _convolutions(height: int, width: int, size: int, stride: int) -> tuple[Product, Product]:
+    """The product for images of this size: for one `w` what was fastest on a CPU for each map, for many patches."""
+    half = size // 2
+
+    def out(x, w):
+        return convolution(x, w, (stride, stride), [(half, half)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def by_patches(x, w):
+        return _by_patches(x, w, stride)
+
+    def to_images(y, w):
+        shape = jax.ShapeDtypeStruct((y.shape[0], height, width, w.shape[2]), y.dtype)
+        return jax.linear_transpose(lambda x: by_patches(x, w), shape)(y)[0]
+
+    def to_weights(x, y):
+        seen, y = patches(x, size, stride), y.reshape(-1, y.shape[-1])
+        # in this order of the factors the product is half as fast again; the barrier keeps XLA from turning it round
+        w = jax.lax.optimization_barrier(y.T @ seen.reshape(len(y), -1))
+        return w.T.reshape(size, size, x.shape[-1], -1)
+
+    return Product(out, to_images, to_weights), Product(by_patches, to_images, to_weights)
+
+
+def _by_patches(x: Images, w: Float[Array, "size size inputs outputs"], stride: int) -> Maps:
     seen = patches(x, w.shape[0], stride)
     # as one matrix: XLA lays out the products of the backward pass badly if there are more axes
     y = seen.reshape(-1, seen.shape[-1]) @ w.reshape(-1, w.shape[-1])
