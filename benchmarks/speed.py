@@ -6,8 +6,9 @@ over rounds of the medians of each process count. That the meta-gradients agree 
 
 Beside the ratios stand the shares of two limits of this machine, measured in the same run: `of matmul` is the
 step's floating-point operations over those of large matrix products in the same time on all cores; `of memory` the
-bytes that the step's operations read and write, by XLA's count, over those that a stream through memory moves. What
-stays in the caches makes the second exceed 1. Writes `benchmarks/results/speed.json` and `speed.md`.
+bytes that the operations of the compiled step read and write (`benchmarks/traffic.py`), over those that a stream
+through memory moves. What stays in the caches makes the second exceed 1. Writes `benchmarks/results/speed.json` and
+`speed.md`.
 """
 
 import argparse
