@@ -5,6 +5,7 @@ of magnitude. Here the body of a `scan` counts as often as it runs.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.extend.core as jex
@@ -32,7 +33,8 @@ def count(jaxpr: jex.Jaxpr) -> tuple[float, tuple[str, ...]]:
         name, params = equation.primitive.name, equation.params
         inner = [each for value in params.values() for each in _jaxprs(value)]
         if callable(params.get("evaluate")):  # an operation of ours, which other operations make up
-            shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
+            operands: list[Any] = [v.aval for v in equation.invars]
+            shapes = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in operands]
             total += count(jax.make_jaxpr(params["evaluate"])(*shapes).jaxpr)[0]
         elif name == "dot_general":
             total += _dot(equation)
