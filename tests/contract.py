@@ -32,6 +32,8 @@ from metatower import (
 )
 from metatower.core import Gradient, Rule
 from metatower.gradients import (
+    NRES,
+    PES,
     Evolution,
     FirstOrder,
     ForwardMode,
@@ -39,6 +41,8 @@ from metatower.gradients import (
     MixedMode,
     MultiStep,
     Reptile,
+    ScoreFunction,
+    Switching,
     Truncated,
     Unrolled,
 )
@@ -251,6 +255,11 @@ ESTIMATORS: dict[str, Callable[[], Gradient]] = {
     "reptile": Reptile,
     "multi step": lambda: MultiStep(jnp.array([0.25, 0.75])),
     "evolution": lambda: Evolution(pairs=2),
+    "persistent evolution": lambda: PES(pairs=2),
+    "persistent evolution, whole runs": lambda: PES(pairs=2, unroll=2, every_step=False, staggered=False),
+    "noise reuse": lambda: NRES(pairs=2),
+    "score function": lambda: ScoreFunction(runs=2),
+    "switching": lambda: Switching(Unrolled(), Evolution(pairs=2), limit=1e-3),
 }
 
 ROWS: dict[str, Callable[[], Learner]] = {
