@@ -64,7 +64,7 @@ from metatower.learners import (
     reptile,
 )
 from metatower.nets import BatchNorm, Examples, Linear, Supervised, batch_norm, cross_entropy
-from metatower.rules import only
+from metatower.rules import online, only
 
 
 def key(seed: int):
@@ -236,6 +236,7 @@ RULES: dict[str, Callable[[Objective], Rule]] = {
     "clip": lambda o: clip(sgd(number(0.5)), number(0.05)),
     "anneal": lambda o: anneal(sgd(number(0.5)), 3),
     "only": lambda o: only(sgd(number(0.2)), (True, False)),
+    "online": lambda o: online(sgd(rates_for(o, 0.2)), momentum(number(0.5), number(0.5)), sgd(0.1), limit=0.3),
     "optax": lambda o: from_optax(optax.adam(0.05)),
 }
 
