@@ -1,16 +1,16 @@
 """How much the starting rates matter to online towers of rules: `python -m benchmarks.online_towers [--quick]`.
 
 A tower of height h is gradient descent whose log rate is moved while it runs by an RMS-normalised rule, whose log rate
-is moved by another, ..., h of them (`metatower.rules.online`). Three sweeps over starting rates, each over five decades:
+is moved by another, ..., h of them (`metatower.rules.online`). Three sweeps of starting rates, each over five decades:
 
 - "top": the rate of the highest rule; below it the base rate starts at 1e-4, far too small, and the others at 0.1.
   At height 0 the highest rule is the base rule.
 - "bottom": the base rate, all others at 0.1.
 - "all": one number for all of them.
 
-Two problems: a network (1-32-32-1) that learns one function by 500 steps on all its points, judged by its loss then; and
-sinusoid MAML (1-20-20-1, one inner step of rate 0.02, 4 tasks a step) of 300 meta-steps, judged on 100 fresh tasks. A curve is
-flat if a newcomer may start anywhere: the report counts the decades over which the median final loss stays
+Two problems: a network (1-32-32-1) that learns one function by 500 steps on all its points, judged by its loss then;
+and sinusoid MAML (1-20-20-1, one inner step of rate 0.02, 4 tasks a step) of 300 meta-steps, judged on 100 fresh tasks.
+A curve is flat if a newcomer may start anywhere: the report counts the decades over which the median final loss stays
 within twice the best that *any* tower reached. Low towers on the network also without the clamp ("no limit"), and
 with plain gradient descent on all levels ("plain").
 
@@ -108,7 +108,8 @@ def measure(problem: str, kind: str, height: int, rates: np.ndarray, seeds: int,
                 "not_finite": int(seeds - len(finite)), "seeds": seeds,
             }
         )  # fmt: skip
-    print(f"{problem:8} {kind:9} height {height:2}: compiled in {compile_s:5.1f} s of processor time, ran in {took:5.1f} s", flush=True)
+    spent = f"compiled in {compile_s:5.1f} s of processor time, ran in {took:5.1f} s"
+    print(f"{problem:8} {kind:9} height {height:2}: {spent}", flush=True)
     return [{**row, "compile_cpu_s": round(compile_s, 2), "run_cpu_s": round(took, 2)} for row in rows]
 
 
@@ -126,7 +127,8 @@ def flatness(rows: list[dict]) -> list[dict]:
             found.append(
                 {
                     "problem": problem, "kind": kind, "sweep": sweep, "height": height,
-                    "good_decades": round(good * span, 2), "best": float(medians.min()), "worst": _number(medians.max()),
+                    "good_decades": round(good * span, 2), "best": float(medians.min()),
+                    "worst": _number(medians.max()),
                     "not_finite": sum(row["not_finite"] for row in curve), "runs": sum(row["seeds"] for row in curve),
                 }
             )  # fmt: skip

@@ -43,7 +43,14 @@ top = lift(  # storey 3
 print(describe(top))
 
 tasks = Families(FunctionFamily())
-judge = jax.jit(lambda learner, key: lift(learner, sgd(0.0), batch=2 if smoke else 32).objective.loss(tasks, key=key)[0])
+
+
+@jax.jit
+def judge(learner, key):
+    """What runs of storey 2 end with, on average over families."""
+    return lift(learner, sgd(0.0), batch=2 if smoke else 32).objective.loss(tasks, key=key)[0]
+
+
 update = jax.jit(lambda state, key: top.update(state, tasks, key=key))
 state = top.start(key=jax.random.key(1))
 before = judge(meta, jax.random.key(2))

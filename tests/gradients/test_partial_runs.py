@@ -1,5 +1,7 @@
 """Runs played in parts: PES and NRES against exact gradients and variances written down by hand."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -201,7 +203,7 @@ def test_workers_take_turns_and_begin_anew():
         lives.append(state.life[0])
     np.testing.assert_array_equal(np.array(clocks)[:, 0], [0, 1, 2, 0, 1, 2, 0, 1])
     np.testing.assert_array_equal(np.array(clocks)[:, 4], [-2, -1, 0, 1, 2, 0, 1, 2])
-    new = [bool(jnp.any(a != b)) for a, b in zip(lives, lives[1:], strict=False)]
+    new = [bool(jnp.any(a != b)) for a, b in itertools.pairwise(lives)]
     assert new == [False, False, True, False, False, True]  # a new task with a new run, and only then
     assert float(jnp.abs(state.states.leaves[0][:, 0] - state.states.leaves[0][:, 1]).min()) > 0  # two sides
 

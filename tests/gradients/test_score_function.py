@@ -54,13 +54,19 @@ class Machine(Tasks):
 
 
 PAYS = np.array([0.2, 1.0, -0.5])
-PULLER = Puller(jnp.array([0.1, -0.3, 0.2]), number(0.7), number(1.2))
-LEAVES = pick(PULLER)
+
+
+def puller(kind=Puller):
+    return kind(jnp.array([0.1, -0.3, 0.2]), number(0.7), number(1.2))
+
+
+def leaves_of():
+    return pick(puller())
 
 
 def expected(leaves):
     """The mean loss over all courses that a run may take, each with its probability."""
-    learner, total = put(PULLER, leaves), 0.0
+    learner, total = put(puller(), leaves), 0.0
     for course in itertools.product(range(ARMS), repeat=PULLS):
         state = learner.start(key=None)
         for arm in course:
@@ -77,20 +83,20 @@ def sampled(runs, draws, differentiate, seed=0):
     """`[draws, ...]`: derivatives of the estimator's score."""
 
     def score(leaves, key):
-        return ScoreFunction(runs).score(put(PULLER, leaves), Machine().sample(key), key=key)[0]
+        return ScoreFunction(runs).score(put(puller(), leaves), Machine().sample(key), key=key)[0]
 
     keys = jax.random.split(jax.random.key(seed), draws)
     return jax.jit(jax.vmap(lambda key: differentiate(lambda leaves: score(leaves, key))))(keys)
 
 
 def test_the_gradient_is_that_of_the_enumeration():
-    exact = flat(jax.grad(expected)(LEAVES))
-    found = sampled(4, 20000, lambda score: flat(jax.grad(score)(LEAVES)))
+    exact = flat(jax.grad(expected)(leaves_of()))
+    found = sampled(4, 10000, lambda score: flat(jax.grad(score)(leaves_of())))
     error = found.std(axis=0) / len(found) ** 0.5
     assert (error < 0.05 * jnp.abs(exact).max()).all(), "too noisy to tell anything"
     assert (jnp.abs(found.mean(axis=0) - exact) < 3.5 * error).all()
-    without = flat(sampled(4, 2000, lambda score: score(LEAVES)).mean()[None])
-    np.testing.assert_allclose(without, expected(LEAVES), rtol=0.05)
+    without = flat(sampled(4, 2000, lambda score: score(leaves_of())).mean()[None])
+    np.testing.assert_allclose(without, expected(leaves_of()), rtol=0.05)
 
 
 def test_without_the_probability_it_is_wrong():
@@ -98,17 +104,17 @@ def test_without_the_probability_it_is_wrong():
         def log_probability(self, state):
             return jnp.zeros(())
 
-    silent = put(Silent(*LEAVES), LEAVES)
+    silent = puller(Silent)
 
     def gradient(key):
         def score(leaves):
             return ScoreFunction(2).score(put(silent, leaves), Machine().sample(key), key=key)[0]
 
-        return flat(jax.grad(score)(LEAVES))
+        return flat(jax.grad(score)(leaves_of()))
 
     found = jax.jit(jax.vmap(gradient))(jax.random.split(jax.random.key(1), 50))
     np.testing.assert_array_equal(found[:, :4], 0)  # nothing but the path through the loss is left
-    assert jnp.abs(flat(jax.grad(expected)(LEAVES))[:4]).max() > 0.1
+    assert jnp.abs(flat(jax.grad(expected)(leaves_of()))[:4]).max() > 0.1
 
 
 def test_its_derivative_is_that_of_the_enumeration_too():
@@ -116,9 +122,9 @@ def test_its_derivative_is_that_of_the_enumeration_too():
     direction = [jnp.array([1.0, -1.0, 0.5]), number(0.3), number(-0.4)]
 
     def curved(score):
-        return flat(jax.jvp(jax.grad(score), (LEAVES,), (direction,))[1])
+        return flat(jax.jvp(jax.grad(score), (leaves_of(),), (direction,))[1])
 
-    exact, found = curved(expected), sampled(4, 40000, curved)
+    exact, found = curved(expected), sampled(4, 20000, curved)
     error = found.std(axis=0) / len(found) ** 0.5
     assert (error < 0.1 * jnp.abs(exact).max()).all(), "too noisy to tell anything"
     assert (jnp.abs(found.mean(axis=0) - exact) < 4 * error).all()
@@ -129,16 +135,16 @@ def test_the_other_runs_are_a_good_baseline():
 
     def plain(key):
         def one(leaves, key):
-            learner = put(PULLER, leaves)
+            learner = put(puller(), leaves)
             state = learner.adapt(PAYS, key=key)
             loss = learner.loss(state, PAYS, key=key)[0]
             return loss + jax.lax.stop_gradient(loss) * learner.log_probability(state)
 
-        return jnp.mean(jax.vmap(lambda k: flat(jax.grad(one)(LEAVES, k)))(jax.random.split(key, 8)), axis=0)
+        return jnp.mean(jax.vmap(lambda k: flat(jax.grad(one)(leaves_of(), k)))(jax.random.split(key, 8)), axis=0)
 
     without = jax.jit(jax.vmap(plain))(jax.random.split(jax.random.key(2), 4000))
-    found = sampled(8, 4000, lambda score: flat(jax.grad(score)(LEAVES)))
-    np.testing.assert_allclose(without.mean(axis=0), flat(jax.grad(expected)(LEAVES)), atol=0.1)
+    found = sampled(8, 4000, lambda score: flat(jax.grad(score)(leaves_of())))
+    np.testing.assert_allclose(without.mean(axis=0), flat(jax.grad(expected)(leaves_of())), atol=0.1)
     assert found.var(axis=0)[:3].sum() < 0.7 * without.var(axis=0)[:3].sum()
 
 
@@ -147,7 +153,7 @@ def test_a_storey_above_learns_which_arm_pays():
         def loss(self, state, data, *, key):
             return -jnp.sum(state[0]), {}
 
-    trainer = lift(Greedy(*LEAVES), sgd(0.2), batch=4, steps=60, gradient=ScoreFunction(4))
+    trainer = lift(puller(Greedy), sgd(0.2), batch=4, steps=60, gradient=ScoreFunction(4))
     learner = trainer.result(jax.jit(lambda: trainer.adapt(Machine(), key=key(0)))()).learner
     assert jnp.argmax(learner.odds(jnp.zeros(ARMS))) == 1
     assert Unrolled().score(learner, Machine().sample(key(0)), key=key(1))[0] < -2.4  # 3 at best

@@ -58,7 +58,8 @@ def test_the_second_where_it_is_chaotic():
     assert abs(exact) > 1e6, "not chaotic enough to test anything"
     smooth, _, _ = stepped(3.9, EVOLUTION)
     found, state, metrics = stepped(3.9, Switching(Unrolled(), EVOLUTION, limit=10.0))
-    assert found == smooth and abs(found) < 30  # a loss below 1 over 2σ, times a few
+    assert found == smooth
+    assert abs(found) < 30
     assert state.gradient.count == 1
     assert 0 <= metrics["loss"] < 1
 
@@ -67,13 +68,16 @@ def test_the_second_where_the_first_is_not_finite():
     """So long a run that its gradient overflows, while its value is as good as any."""
     assert not np.isfinite(stepped(3.9, Unrolled(), 4000)[0])
     found, state, metrics = stepped(3.9, Switching(Unrolled(), EVOLUTION, limit=float("inf")), 4000)
-    assert np.isfinite(found) and np.isfinite(metrics["loss"])
+    assert np.isfinite(found)
+    assert np.isfinite(metrics["loss"])
     assert state.gradient.count == 1
 
 
 def test_it_changes_its_mind_and_keeps_both_memories():
     """Over a run in which r wanders between the two regimes; the memory of NRES goes on only when it is asked."""
-    gradient = Switching(Unrolled(), NRES(pairs=2, sigma=0.02, unroll=20, every_step=False, staggered=False), limit=10.0)
+    gradient = Switching(
+        Unrolled(), NRES(pairs=2, sigma=0.02, unroll=20, every_step=False, staggered=False), limit=10.0
+    )
 
     def after(r, state):
         trainer = lift(Logistic(number(r)), sgd(0.0), gradient=gradient)
@@ -90,18 +94,27 @@ def test_it_changes_its_mind_and_keeps_both_memories():
     assert clocks == [0, 1, 2, 2, 0]  # three windows to a run
 
 
+class Squashed(Logistic):
+    """The same with r = 4 / (1 + exp(−leaf)), so that no step leaves the map's domain."""
+
+    def step(self, state, data, *, key):
+        return 4 * jax.nn.sigmoid(self.r) * state * (1 - state)
+
+
 def test_descending_through_chaos():
-    """From r = 3.9, exact gradients throw r out of all bounds at once; switched, r comes down to where x ends at 0.6."""
+    """From r = 3.8, one exact gradient throws the leaf out of sight. Switched, evolution leaves the chaos in some steps,
+    and the exact gradient finds the r that ends at 0.6, which is 2.5, to the last digit."""
 
     def final(gradient):
-        trainer = lift(Logistic(number(3.9)), sgd(0.02), steps=300, gradient=gradient)
+        trainer = lift(Squashed(number(3.0)), sgd(2.0), steps=200, gradient=gradient)
         state = jax.jit(lambda: trainer.adapt(Nothing(), key=key(2)))()
-        return float(trainer.loss(state, Nothing(), key=key(3))[0]), state
+        return float(state.leaves[0]), state
 
-    assert not final(Unrolled())[0] < 1.0
-    loss, state = final(Switching(Unrolled(), Evolution(pairs=16, sigma=0.1), limit=5.0))
-    assert loss < 1e-3
-    assert 0 < state.gradient.count < 300
+    thrown, _ = final(Unrolled())
+    assert abs(thrown) > 1e6
+    found, state = final(Switching(Unrolled(), Evolution(pairs=16, sigma=0.6), limit=1.0))
+    np.testing.assert_allclose(4 / (1 + np.exp(-found)), 2.5, rtol=1e-9)
+    assert 0 < state.gradient.count < 100
 
 
 def test_both_failing_is_not_hidden():
@@ -115,7 +128,8 @@ def test_both_failing_is_not_hidden():
             return jax.tree.map(lambda x: x * jnp.nan, task)
 
     state, metrics = tower.update(tower.start(key=key(0)), Broken(), key=key(1))
-    assert jnp.isnan(metrics["loss"]) and all(jnp.isnan(leaf) for leaf in state.leaves)
+    assert jnp.isnan(metrics["loss"])
+    assert all(jnp.isnan(leaf) for leaf in state.leaves)
 
 
 def test_a_limit_of_nothing_is_refused():

@@ -193,18 +193,18 @@ def recommend(health: Health, thresholds: Thresholds | None = None) -> Advice:
     if health.growth > t.growth and smooth is not None and smooth.signal_to_noise > exact.signal_to_noise:
         return Advice(
             in_parts,
-            f"The run is chaotic (differences grow {health.growth:.2g} times, over {t.growth:g}), and the exact gradient "
+            f"The run is chaotic (differences grow {health.growth:.2g} times, over {t.growth:g}), the exact gradient "
             f"has less signal than evolution strategies ({exact.signal_to_noise:.2g} < {smooth.signal_to_noise:.2g}).",
             limit,
         )
     for name, cls in (("first order", "FirstOrder"), ("truncated", "Truncated")):
         row = rows.get(name)
         if row is not None and row.finite == 1 and row.cosine.lo >= t.agreement:
-            return Advice(
-                cls, f"It agrees with the exact gradient: cosine {row.cosine.mean:.3f}, {row.cosine.lo:.3f} or more.", limit
-            )
+            reason = f"It agrees with the exact gradient: cosine {row.cosine.mean:.3f}, {row.cosine.lo:.3f} or more."
+            return Advice(cls, reason, limit)
     if health.size <= t.few and health.steps > t.long:
-        return Advice("ForwardMode", f"{health.size} numbers and {health.steps} steps: exact, in constant memory.", limit)
+        reason = f"{health.size} numbers and {health.steps} steps: exact, in constant memory."
+        return Advice("ForwardMode", reason, limit)
     return Advice("Unrolled", "The exact gradient is finite, and no cheaper estimator agrees with it.", limit)
 
 

@@ -36,11 +36,11 @@ class Online(Rule):
     (for `sgd`: ∂L/∂α = −g_t · g_{t−1}). As `above` may itself be `Online`, and then moves its own hyper-parameters by
     ∂L/∂κ = (∂α_t/∂κ)ᵀ ∂L/∂α_t, there is a tower of rules. All that came before the last step is held fixed
     ("detached"): each level costs one vector-Jacobian product of one small step, so the cost is linear in the height,
-    and no storey is nested in another. The price is a bias to what pays at the next step (Wu et al. 2018, "Understanding
-    short-horizon bias in stochastic meta-optimization"). Make it with `online`.
+    and no storey is nested in another. The price is a bias to what pays at the next step (Wu et al. 2018,
+    "Understanding short-horizon bias in stochastic meta-optimization"). Make it with `online`.
 
-    `limit` clamps every move of a hyper-parameter (in its logarithm, where it is a `Positive`); it is not differentiated,
-    so that the level above still learns that a clamped move was too long.
+    `limit` clamps every move of a hyper-parameter (in its logarithm, where it is a `Positive`). It is not
+    differentiated, so that the level above still learns that a clamped move was too long.
 
     Differs from the paper in: the clamp; the first step moves no hyper-parameter, as nothing came before it.
     """
