@@ -91,9 +91,9 @@ def sampled(runs, draws, differentiate, seed=0):
 
 def test_the_gradient_is_that_of_the_enumeration():
     exact = flat(jax.grad(expected)(leaves_of()))
-    found = sampled(4, 10000, lambda score: flat(jax.grad(score)(leaves_of())))
+    found = sampled(4, 6000, lambda score: flat(jax.grad(score)(leaves_of())))
     error = found.std(axis=0) / len(found) ** 0.5
-    assert (error < 0.05 * jnp.abs(exact).max()).all(), "too noisy to tell anything"
+    assert (error < 0.1 * jnp.abs(exact).max()).all(), "too noisy to tell anything"
     assert (jnp.abs(found.mean(axis=0) - exact) < 3.5 * error).all()
     without = flat(sampled(4, 2000, lambda score: score(leaves_of())).mean()[None])
     np.testing.assert_allclose(without, expected(leaves_of()), rtol=0.05)
@@ -124,7 +124,7 @@ def test_its_derivative_is_that_of_the_enumeration_too():
     def curved(score):
         return flat(jax.jvp(jax.grad(score), (leaves_of(),), (direction,))[1])
 
-    exact, found = curved(expected), sampled(4, 20000, curved)
+    exact, found = curved(expected), sampled(4, 12000, curved)
     error = found.std(axis=0) / len(found) ** 0.5
     assert (error < 0.1 * jnp.abs(exact).max()).all(), "too noisy to tell anything"
     assert (jnp.abs(found.mean(axis=0) - exact) < 4 * error).all()

@@ -179,7 +179,7 @@ class PartialRuns(Gradient):
             state, losses = jax.lax.scan(step, state, indices)
         loss, metrics = run.loss(state, task)
         # such that the mean over the windows of a run is the loss that is learned
-        learned = jnp.mean(losses) if self.every_step else jnp.where(clock == windows - 1, windows * loss, 0)
+        learned = jnp.where(clock == windows - 1, windows * loss, 0) if losses is None else jnp.mean(losses)
         return None if windows == 1 else state, learned, (loss, metrics)
 
 
