@@ -1,7 +1,7 @@
 """Evolution strategies over storey 2: storey 3 learns how storey 2 should learn, and nothing is differentiated thrice.
 
-Storey 2 improves a MAML by three steps, each on distributions of functions of its own. How long its steps are and how
-its Adam averages are the two numbers that storey 3 learns. Exact gradients go up to here too (`lift` as ever, tested at
+Storey 2 improves a MAML by three steps, each on distributions of functions of its own. How long its steps are is what
+storey 3 learns: one number, through its logarithm, that starts far too small. Exact gradients go up to here too (`lift` as ever, tested at
 storey 3), at a compile time that grows fourfold with every storey; evolution strategies compile storey 2 only.
 
 python examples/04_the_tower_above.py [--smoke]
@@ -36,7 +36,7 @@ width, steps, updates = (4, 1, 1) if smoke else (20, 3, 40)
 objective = Supervised(MLP((1, width, 1), key=jax.random.key(0)), squared_error)
 maml = Descend(objective, sgd(rates_for(objective, 0.02)))  # storey 0
 trainer = lift(maml, sgd(jnp.array(0.01)), batch=4, steps=steps)  # storey 1
-meta = lift(trainer, adam(Positive(1e-3), b1=0.9), batch=2, steps=steps, judged=4)  # storey 2: steps far too short
+meta = lift(trainer, adam(Positive(1e-3)), batch=2, steps=steps, judged=4)  # storey 2: steps far too short
 top = lift(  # storey 3
     meta, adam(0.3), batch=4, gradient=Evolution(pairs=1 if smoke else 4, sigma=0.3), learn=lambda learner: learner.rule
 )

@@ -105,7 +105,7 @@ def test_on_the_influence_task_memory_is_what_makes_the_sign_right(kind, every_s
 def test_truncation_is_wrong_there_and_its_training_goes_astray():
     theta, loss = number(0.5), lambda learner: Unrolled().score(learner, Task(number(0), number(0)), key=key(0))[0]
 
-    def trained(gradient, rate=2e-3, steps=300):
+    def trained(gradient, rate=5e-4, steps=300):
         trainer = lift(Influence(theta), sgd(rate), gradient=gradient, steps=steps)
         return trainer.result(jax.jit(lambda: trainer.adapt(Nothing(), key=key(1)))()).learner
 
@@ -115,7 +115,7 @@ def test_truncation_is_wrong_there_and_its_training_goes_astray():
     )
     assert np.sign(exact) == -np.sign(truncated)
     assert loss(trained(Truncated(UNROLL))) > loss(Influence(theta))
-    for gradient in (PES(8, 0.1, UNROLL), NRES(8, 0.1, UNROLL), PES(8, 0.1, UNROLL, every_step=False)):
+    for gradient in (PES(64, 0.1, UNROLL), NRES(64, 0.1, UNROLL), PES(64, 0.1, UNROLL, every_step=False)):
         assert loss(trained(gradient)) < 0.05 * loss(Influence(theta))
 
 

@@ -10,13 +10,13 @@ class NRES(PartialRuns):
     """Online evolution strategies without truncation bias: one perturbation for the whole of a run.
 
     Li, Harrison, Sohl-Dickstein, Smith & Metz 2023, "Variance-Reduced Gradient Estimation via Noise-Reuse in Online
-    Evolution Strategies", https://arxiv.org/abs/2304.12180, equation 7 and algorithm 1:
+    Evolution Strategies", https://arxiv.org/abs/2304.12180:
 
         g = 1/2σ² · ε (L_τ(φ + ε) − L_τ(φ − ε)),    the same ε ~ N(0, σ² I) in every window τ of a run
 
-    Of all estimators that renew their noise every so often, `PES` among them, it has the least variance where workers
-    are at windows of their own (their theorem 4, for losses that are nearly quadratic), and needs no sum of noise. The
-    windows of *one* run share their noise: it takes many workers, `staggered`, for the mean to be good.
+    Of all estimators that renew their noise every so often, `PES` among them, one estimate of it has the least variance
+    (shown there for losses that are nearly quadratic), and it needs no sum of noise. The windows of *one* run share
+    their noise, so that their mean is no better than one of them: it takes workers at different windows, `staggered`.
 
     Differs from the paper in: as `PES`.
     """

@@ -13,14 +13,14 @@ class ScoreFunction(Gradient):
     """For learners that act at random: REINFORCE with a leave-one-out baseline over runs of the same task.
 
     Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning"; Kool,
-    van Hoof & Welling 2019, "Buy 4 REINFORCE samples, get a baseline for free!", equation 8. With p_r the probability
+    van Hoof & Welling 2019, "Buy 4 REINFORCE samples, get a baseline for free!". With p_r the probability
     of all that run r drew (`Learner.log_probability` of its last state) and L_r its query loss,
 
         g = mean_r [ (L_r − b_r) ∇ log p_r + ∇ L_r ],    b_r = mean of L over the other runs.
 
     Without bias; the second part is the reverse-mode gradient with all choices held fixed. What is differentiated is
     L_r □_r + b_r (1 − □_r) with □ = p / stopped(p), so that derivatives of any order are right in the mean (Foerster et
-    al. 2018, "DiCE", arXiv:1802.05098, equation 7): a storey above may differentiate this gradient once more.
+    al. 2018, "DiCE", arXiv:1802.05098): a storey above may differentiate this gradient once more.
 
     Choices must be made in `step` from its key; those in `loss` are not credited. A learner that exposes no probability
     gets the gradient of `Unrolled`, of the mean over its runs.

@@ -28,8 +28,8 @@ class OnlineState(eqx.Module):
 class Online(Rule):
     """`rule`, whose hyper-parameters are moved by the rule `above` at every step, by what the last step did with them.
 
-    Chandra, Xie, Ragan-Kelley & Meijer 2022, "Gradient Descent: The Ultimate Optimizer", https://arxiv.org/abs/1909.13371,
-    section 2. With θ_t = rule(θ_{t−1}, g_{t−1}; α_t) and the gradient g_t = ∂L/∂θ_t that now comes,
+    Chandra, Xie, Ragan-Kelley & Meijer 2022, "Gradient Descent: The Ultimate Optimizer", https://arxiv.org/abs/1909.13371.
+    With θ_t = rule(θ_{t−1}, g_{t−1}; α_t) and the gradient g_t = ∂L/∂θ_t that now comes,
 
         ∂L/∂α_t = (∂θ_t/∂α_t)ᵀ g_t,        α_{t+1} = above(α_t, ∂L/∂α_t),        θ_{t+1} = rule(θ_t, g_t; α_{t+1})
 
