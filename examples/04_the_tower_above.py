@@ -1,8 +1,8 @@
 """Evolution strategies over storey 2: storey 3 learns how storey 2 should learn, and nothing is differentiated thrice.
 
 Storey 2 improves a MAML by three steps, each on distributions of functions of its own. How long its steps are is what
-storey 3 learns: one number, through its logarithm, that starts far too small. Exact gradients go up to here too (`lift` as ever, tested at
-storey 3), at a compile time that grows fourfold with every storey; evolution strategies compile storey 2 only.
+storey 3 learns: one number, through its logarithm, that starts far too small. Exact gradients go up to here too (`lift`
+as ever), at a compile time that grows fourfold with every storey; evolution strategies compile storey 2 only.
 
 python examples/04_the_tower_above.py [--smoke]
 """

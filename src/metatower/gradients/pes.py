@@ -15,8 +15,8 @@ class PES(PartialRuns):
         g = 1/σ² · ξ_τ L_τ(φ + ε_τ),    ξ_τ = ε_1 + ... + ε_τ,    ε ~ N(0, σ² I)
 
     What a window costs is due to all perturbations of its run so far, the windows before having left their trace in the
-    state. For runs that are long or chaotic, with an update every few steps. Where a run forgets, most of ξ is noise and
-    the variance grows with the number of its windows; `NRES` has less there, and no more elsewhere.
+    state. For runs that are long or chaotic, with an update every few steps. Where a run forgets, most of ξ is noise
+    and the variance grows with the number of its windows; `NRES` has less there, and no more elsewhere.
 
     How partial runs get into the contract: `Gradient.begin` sees the objective before the first step, so that the
     memory can hold inner states; `Gradient.cross` gets the objective as a function of its leaves; and a `Run` can be
