@@ -26,7 +26,7 @@ class Logistic(Learner):
     """x ← r x (1 − x) from a random x, judged by x: chaotic with exponent ln 2 at r = 4."""
 
     r: jax.Array
-    steps: int = 500
+    steps: int = 300
 
     def start(self, *, key):
         return 0.1 + 0.8 * jax.random.uniform(key) + 0 * self.r
@@ -98,17 +98,17 @@ def test_signal_to_noise_is_that_of_one_gradient():
 
 
 def test_chaos_is_told_apart_and_evolution_recommended():
-    how = {"exact": Unrolled(), "evolution": Evolution(pairs=16, sigma=0.1), "noise reuse": NRES(16, 0.1, unroll=25)}
-    tower = lift(Logistic(number(3.8), 100), sgd(0.1), batch=4)
+    how = {"exact": Unrolled(), "evolution": Evolution(pairs=16, sigma=0.04), "noise reuse": NRES(16, 0.04, unroll=25)}
+    tower = lift(Logistic(number(3.7), 100), sgd(0.1), batch=2)
     health = gradient_health(tower, Nothing(), how, draws=8)
     assert health.growth > 1e6
     advice = recommend(health)
     assert advice.estimator == "NRES"
     assert "chaotic" in advice.reason
-    assert 1 < advice.limit < 1e3 < health.rows[0].norms.max()
+    assert 0 < advice.limit < 1e3 < health.rows[0].norms.max()
     assert "enlarge a difference" in str(health)
     assert str(advice) in str(health)
-    overflown = gradient_health(lift(Logistic(number(3.8), 2000), sgd(0.1)), Nothing(), how, draws=4)
+    overflown = gradient_health(lift(Logistic(number(3.7), 2000), sgd(0.1)), Nothing(), {"exact": Unrolled()}, draws=4)
     assert overflown.rows[0].finite < 1
     assert recommend(overflown).reason.startswith("The exact gradient is not finite")
     assert plots.save(plots.gradient_health(overflown), "svg").startswith(b"<?xml")

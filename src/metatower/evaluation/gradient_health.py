@@ -174,8 +174,9 @@ def gradient_health(
 def recommend(health: Health, thresholds: Thresholds | None = None) -> Advice:
     """An estimator for the storey, from what was measured. The rows are known by the names of the default estimators.
 
-    1. If the exact gradient is not always finite, or the run is chaotic (`growth`) and the exact gradient has less
-       signal to noise than evolution strategies: `NRES` for `long` runs, else `Evolution`.
+    1. If the exact gradient is not always finite, or the run is chaotic (`growth`) and the exact gradient either has
+       less signal to noise than evolution strategies or is no more than its own noise (two standard errors of its
+       mean): `NRES` for `long` runs, else `Evolution`.
     2. If first order agrees with the exact gradient (`agreement`): `FirstOrder`, the cheapest.
     3. If truncation does: `Truncated`.
     4. For `few` numbers and `long` runs: `ForwardMode`.
@@ -190,11 +191,12 @@ def recommend(health: Health, thresholds: Thresholds | None = None) -> Advice:
     in_parts = "NRES" if health.steps > t.long else "Evolution"
     if exact.finite < 1:
         return Advice(in_parts, f"The exact gradient is not finite on {100 * (1 - exact.finite):.0f} % of keys.", limit)
-    if health.growth > t.growth and smooth is not None and smooth.signal_to_noise > exact.signal_to_noise:
+    least = max(2 / math.sqrt(len(exact.norms)), 0.0 if smooth is None else smooth.signal_to_noise)
+    if health.growth > t.growth and exact.signal_to_noise < least:
         return Advice(
             in_parts,
             f"The run is chaotic (differences grow {health.growth:.2g} times, over {t.growth:g}), the exact gradient "
-            f"has less signal than evolution strategies ({exact.signal_to_noise:.2g} < {smooth.signal_to_noise:.2g}).",
+            f"has little signal in its noise ({exact.signal_to_noise:.2g}, below {least:.2g}).",
             limit,
         )
     for name, cls in (("first order", "FirstOrder"), ("truncated", "Truncated")):
