@@ -10,15 +10,20 @@ is moved by another, ..., h of them (`metatower.rules.online`). Three sweeps of 
 
 Two problems: a network (1-32-32-1) that learns one function by 500 steps on all its points, judged by its loss then;
 and sinusoid MAML (1-20-20-1, one inner step of rate 0.02, 4 tasks a step) of 300 meta-steps, judged on 100 fresh tasks.
-A curve is flat if a newcomer may start anywhere: the report counts the decades over which the median final loss stays
-within twice the best that *any* tower reached. Low towers on the network also without the clamp ("no limit"), and
-with plain gradient descent on all levels ("plain").
+On the network also with a tighter clamp ("tight"), and low towers without one ("no limit") and with plain gradient
+descent on all levels ("plain").
 
-Writes `benchmarks/results/online-towers.json` and `online-towers.svg`.
+A curve is flat if a newcomer may start anywhere, and worth it if it lies low. Of the median final losses along each
+curve the report gives the spread (highest over lowest) and the price (their geometric mean over the lowest that *any*
+tower on the problem reached); infinite where a median run does not end with a finite loss.
+
+Writes `benchmarks/results/online-towers.json` and `online-towers.svg`. `--only tight` measures one kind again and
+leaves the other rows of the file as they are.
 """
 
 import argparse
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -42,9 +47,7 @@ BASE, MIDDLE, LIMIT = 1e-4, 0.1, 0.1
 SWEEPS = ("top", "bottom", "all")
 STEPS = {"network": 500, "maml": 300}
 SEEDS = 8
-KINDS = {"clamped": LIMIT, "no limit": None, "plain": LIMIT}
-FLAT = 2.0
-"""Times the best median loss of any tower on the problem: what still counts as good."""
+KINDS = {"clamped": LIMIT, "tight": 0.03, "no limit": None, "plain": LIMIT}
 
 
 def tower(kind: str, height: int, base, middle, top) -> Rule:
@@ -114,7 +117,7 @@ def measure(problem: str, kind: str, height: int, rates: np.ndarray, seeds: int,
 
 
 def flatness(rows: list[dict]) -> list[dict]:
-    """For every curve: over how many of its decades the median is good, and how far apart best and worst lie."""
+    """For every curve, how flat it is and how far above the best of all."""
     found = []
     for problem in dict.fromkeys(row["problem"] for row in rows):
         mine = [row for row in rows if row["problem"] == problem]
@@ -122,13 +125,11 @@ def flatness(rows: list[dict]) -> list[dict]:
         for kind, sweep, height in dict.fromkeys((r["kind"], r["sweep"], r["height"]) for r in mine):
             curve = [r for r in mine if (r["kind"], r["sweep"], r["height"]) == (kind, sweep, height)]
             medians = np.array([row["median"] for row in curve])
-            span = np.log10(curve[-1]["rate"] / curve[0]["rate"]) / (len(curve) - 1)
-            good = int(np.sum(medians <= FLAT * best))
             found.append(
                 {
                     "problem": problem, "kind": kind, "sweep": sweep, "height": height,
-                    "good_decades": round(good * span, 2), "best": float(medians.min()),
-                    "worst": _number(medians.max()),
+                    "spread": _number(medians.max() / medians.min()), "lowest": float(medians.min()),
+                    "price": _number(np.exp(np.mean(np.log(medians))) / best),
                     "not_finite": sum(row["not_finite"] for row in curve), "runs": sum(row["seeds"] for row in curve),
                 }
             )  # fmt: skip
@@ -169,27 +170,32 @@ def main(arguments: list[str]) -> None:
     """Measure, judge how flat, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few heights, rates, seeds and steps; no file written")
+    parser.add_argument("--only", choices=KINDS, help="one kind; the file keeps its other rows")
     given = parser.parse_args(arguments)
     rates, seeds, heights = (RATES[::5], 2, HEIGHTS[:3]) if given.quick else (RATES, SEEDS, HEIGHTS)
     plan = [(problem, "clamped", h) for problem in PROBLEMS for h in heights]
+    plan += [("network", "tight", h) for h in heights]
     plan += [("network", kind, h) for kind in ("no limit", "plain") for h in heights if 0 < h <= 5]
-    rows = []
+    plan = [each for each in plan if given.only in (None, each[1])]
+    file, rows = RESULTS / "online-towers.json", []
+    if given.only and not given.quick:
+        kept = [row for row in json.loads(file.read_text())["rows"] if row["kind"] != given.only]
+        rows = [{**row, "median": math.inf if row["median"] is None else row["median"]} for row in kept]
     for problem, kind, height in plan:
         steps = 20 if given.quick else STEPS[problem]
         rows += measure(problem, kind, height, rates, seeds, steps)
     found = flatness(rows)
     for each in found:
-        worst = "not finite" if each["worst"] is None else f"{each['worst']:.3g}"
+        spread, price = ("infinite" if each[x] is None else f"{each[x]:.3g}" for x in ("spread", "price"))
         print(
-            f"{each['problem']:8} {each['kind']:9} {each['sweep']:7} height {each['height']:2}: good over "
-            f"{each['good_decades']:.1f} decades; median {each['best']:.3g} to {worst}; "
-            f"{each['not_finite']} of {each['runs']} runs not finite"
+            f"{each['problem']:8} {each['kind']:9} {each['sweep']:7} height {each['height']:2}: spread {spread}, "
+            f"price {price}, lowest {each['lowest']:.3g}; {each['not_finite']} of {each['runs']} runs not finite"
         )
     if not given.quick:
-        about = {"command": " ".join(["python -m benchmarks.online_towers", *arguments]), **machine()}
+        about = {"command": "python -m benchmarks.online_towers", **machine()}
         rows = [{**row, "median": _number(row["median"])} for row in rows]
         text = json.dumps({**about, "flatness": found, "rows": rows}, indent=1, allow_nan=False)
-        (RESULTS / "online-towers.json").write_text(text + "\n")
+        file.write_text(text + "\n")
         plot(rows, RESULTS / "online-towers.svg")
 
 
