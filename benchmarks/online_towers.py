@@ -44,6 +44,8 @@ RESULTS = Path(__file__).parent / "results"
 HEIGHTS = (0, 1, 2, 5, 10, 30)
 RATES = 10.0 ** np.linspace(-5, 0, 11)
 BASE, MIDDLE, LIMIT = 1e-4, 0.1, 0.1
+SHOWN = {"network": "tight", "maml": "clamped"}
+"""The kind that is plotted."""
 SWEEPS = ("top", "bottom", "all")
 STEPS = {"network": 500, "maml": 300}
 SEEDS = 8
@@ -136,6 +138,16 @@ def flatness(rows: list[dict]) -> list[dict]:
     return found
 
 
+def _lines(report: dict) -> str:
+    """JSON with a line per row of its tables."""
+    parts = []
+    for name, content in report.items():
+        rows = isinstance(content, list)
+        text = ",\n  ".join(json.dumps(row, allow_nan=False) for row in content) if rows else json.dumps(content)
+        parts.append(f' "{name}": ' + (f"[\n  {text}\n ]" if rows else text))
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
 def _number(x: float) -> float | None:
     return float(x) if np.isfinite(x) else None
 
@@ -152,12 +164,12 @@ def plot(rows: list[dict], path: Path) -> None:
                 curve = [
                     r
                     for r in rows
-                    if (r["problem"], r["kind"], r["sweep"], r["height"]) == (problem, "clamped", sweep, height)
+                    if (r["problem"], r["kind"], r["sweep"], r["height"]) == (problem, SHOWN[problem], sweep, height)
                 ]
                 if not curve:
                     continue
-                x = [r["rate"] for r in curve]
-                ax.loglog(x, [r["median"] for r in curve], marker=".", label=f"height {height}")
+                rates, medians = [r["rate"] for r in curve], [r["median"] for r in curve]
+                ax.loglog(rates, medians, marker=".", label=f"height {height}")
                 shown = [r for r in curve if r["ci95"]]
                 ax.fill_between([r["rate"] for r in shown], *zip(*[r["ci95"] for r in shown], strict=True), alpha=0.12)
             ax.set(title=f"{problem}: {sweep}", xlabel="starting rate")
@@ -194,8 +206,7 @@ def main(arguments: list[str]) -> None:
     if not given.quick:
         about = {"command": "python -m benchmarks.online_towers", **machine()}
         rows = [{**row, "median": _number(row["median"])} for row in rows]
-        text = json.dumps({**about, "flatness": found, "rows": rows}, indent=1, allow_nan=False)
-        file.write_text(text + "\n")
+        file.write_text(_lines({**about, "flatness": found, "rows": rows}))
         plot(rows, RESULTS / "online-towers.svg")
 
 

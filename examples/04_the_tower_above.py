@@ -32,13 +32,13 @@ class Families(Tasks):
         return Task(stretched, stretched)
 
 
-width, steps, updates = (4, 1, 1) if smoke else (20, 3, 40)
+width, steps, updates = (4, 1, 1) if smoke else (20, 3, 120)
 objective = Supervised(MLP((1, width, 1), key=jax.random.key(0)), squared_error)
 maml = Descend(objective, sgd(rates_for(objective, 0.02)))  # storey 0
 trainer = lift(maml, sgd(jnp.array(0.01)), batch=4, steps=steps)  # storey 1
 meta = lift(trainer, adam(Positive(1e-3)), batch=2, steps=steps, judged=4)  # storey 2: steps far too short
 top = lift(  # storey 3
-    meta, adam(0.3), batch=4, gradient=Evolution(pairs=1 if smoke else 4, sigma=0.3), learn=lambda learner: learner.rule
+    meta, adam(0.1), batch=8, gradient=Evolution(pairs=1 if smoke else 4, sigma=0.5), learn=lambda learner: learner.rule
 )
 print(describe(top))
 
@@ -65,3 +65,6 @@ print(
     f"{updates} steps in {time.perf_counter() - began:.1f} s: storey 2's rate went from 0.001 to "
     f"{float(jnp.exp(learned.rule.rate.log)):.3g}, what a run of it ends with from {before:.3f} to {after:.3f}"
 )
+for rate in () if smoke else (0.01, 0.03, 0.1, 0.3):
+    given = lift(trainer, adam(Positive(rate)), batch=2, steps=steps, judged=4)
+    print(f"with a rate of {rate} given: {judge(given, jax.random.key(2)):.3f}")

@@ -40,7 +40,10 @@ class Online(Rule):
     "Understanding short-horizon bias in stochastic meta-optimization"). Make it with `online`.
 
     `limit` clamps every move of a hyper-parameter (in its logarithm, where it is a `Positive`). It is not
-    differentiated, so that the level above still learns that a clamped move was too long.
+    differentiated, so that the level above still learns that a clamped move was too long. Tall towers need it: of those
+    with five levels or more most runs end in infinities without, and 0.03 was better than 0.1
+    (`benchmarks/online_towers.py`). Levels above the first should normalise their gradients, as `adam` does, whose size
+    says nothing about how far a rate should move.
 
     Differs from the paper in: the clamp; the first step moves no hyper-parameter, as nothing came before it.
     """
@@ -100,7 +103,7 @@ def online(*rules: Rule, limit: float | None = None) -> Rule:
         limit: no hyper-parameter moves by more in a step, a `Positive` in its logarithm.
 
     >>> from metatower import Positive, adam, sgd
-    >>> rule = online(sgd(Positive(0.01)), adam(Positive(0.1)), adam(0.01), limit=0.3)
+    >>> rule = online(sgd(Positive(0.01)), adam(Positive(0.1), b1=0.0, b2=0.9), adam(0.01, b1=0.0, b2=0.9), limit=0.03)
     """
     if not rules:
         raise ValueError("online: expected at least one rule, got none.")
