@@ -32,6 +32,8 @@ from metatower import (
 )
 from metatower.core import Gradient, Rule
 from metatower.gradients import (
+    NRES,
+    PES,
     Evolution,
     FirstOrder,
     ForwardMode,
@@ -39,6 +41,8 @@ from metatower.gradients import (
     MixedMode,
     MultiStep,
     Reptile,
+    ScoreFunction,
+    Switching,
     Truncated,
     Unrolled,
 )
@@ -60,7 +64,7 @@ from metatower.learners import (
     reptile,
 )
 from metatower.nets import BatchNorm, Examples, Linear, Supervised, batch_norm, cross_entropy
-from metatower.rules import only
+from metatower.rules import online, only
 
 
 def key(seed: int):
@@ -232,6 +236,7 @@ RULES: dict[str, Callable[[Objective], Rule]] = {
     "clip": lambda o: clip(sgd(number(0.5)), number(0.05)),
     "anneal": lambda o: anneal(sgd(number(0.5)), 3),
     "only": lambda o: only(sgd(number(0.2)), (True, False)),
+    "online": lambda o: online(sgd(rates_for(o, 0.2)), momentum(number(0.5), number(0.5)), sgd(0.1), limit=0.3),
     "optax": lambda o: from_optax(optax.adam(0.05)),
 }
 
@@ -251,6 +256,11 @@ ESTIMATORS: dict[str, Callable[[], Gradient]] = {
     "reptile": Reptile,
     "multi step": lambda: MultiStep(jnp.array([0.25, 0.75])),
     "evolution": lambda: Evolution(pairs=2),
+    "persistent evolution": lambda: PES(pairs=2),
+    "persistent evolution, whole runs": lambda: PES(pairs=2, unroll=2, every_step=False, staggered=False),
+    "noise reuse": lambda: NRES(pairs=2),
+    "score function": lambda: ScoreFunction(runs=2),
+    "switching": lambda: Switching(Unrolled(), Evolution(pairs=2), limit=1e-3),
 }
 
 ROWS: dict[str, Callable[[], Learner]] = {

@@ -60,7 +60,8 @@ def parts(module) -> set[type]:
 def test_every_rule_and_gradient_has_a_row():
     rows = [make() for make in ROWS.values()]
     used = set().union(*(parts(row) | parts(row.first_order()) for row in rows))
-    assert subclasses(Rule) | subclasses(Gradient) <= used
+    there = subclasses(Rule) | subclasses(Gradient)
+    assert {each for each in there if not inspect.isabstract(each)} <= used
 
 
 # Law 1: closed under lift.
@@ -135,7 +136,10 @@ SIGNATURES = {
     (Rule, "start"): ["self", "leaves"],
     (Rule, "step"): ["self", "state", "leaves", "gradient"],
     (Gradient, "score"): ["self", "learner", "task", "*key"],
+    (Gradient, "begin"): ["self", "at", "leaves", "*key"],
+    (Gradient, "cross"): ["self", "at", "data", "leaves", "state", "*key"],
     (Gradient, "estimate"): ["self", "loss", "leaves", "state", "*key"],
+    (Learner, "log_probability"): ["self", "state"],
 }
 
 

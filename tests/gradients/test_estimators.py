@@ -26,7 +26,8 @@ def gradient_of(gradient, steps=2):
     def loss(leaves, key):
         return put(objective, leaves).crossed_by(gradient).loss(tasks, key=key)
 
-    return gradient.estimate(loss, pick(objective), None, key=key(0))
+    leaves = pick(objective)
+    return gradient.estimate(loss, leaves, gradient.start(leaves), key=key(0))
 
 
 BY_HAND = {

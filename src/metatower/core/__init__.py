@@ -1,5 +1,6 @@
 """The recursion, and nothing else."""
 
+from metatower.core.contract import At as At
 from metatower.core.contract import Data as Data
 from metatower.core.contract import Gradient as Gradient
 from metatower.core.contract import Learner as Learner

@@ -7,9 +7,10 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from metatower.core.keys import fork
+from metatower.core.keys import fork, fork_at
 
 Data = Any
 """What a learner learns from: arrays or an environment at storey 0, a `Tasks` at every storey above."""
@@ -112,6 +113,15 @@ class Learner(eqx.Module):
         """What one `step` computes, to find where it went wrong (an `OrderedDict` keeps the order under `jit`)."""
         return {"state": self.step(state, data, key=key)}
 
+    def log_probability(self, state: State) -> Float[Array, ""]:
+        """The log-probability of all that was drawn by chance on the way to `state`, as a function of the leaves.
+
+        Zero where nothing was drawn, or where the derivative goes through what was. A learner that acts at random adds
+        up the log-probabilities of its actions in its state and gives the sum here; then `ScoreFunction` can learn it.
+        """
+        del state
+        return jnp.zeros(())
+
     def named(self, state: State) -> PyTree:
         """The state as a tree whose paths are names for people."""
         return state
@@ -208,6 +218,10 @@ class Rule(eqx.Module):
         """The rule's next memory and the moved leaves."""
 
 
+At = Callable[[list[Array]], Objective]
+"""Makes an objective of the values of its leaves that move."""
+
+
 class Gradient(eqx.Module):
     """How a gradient crosses a storey: how one inner run is scored, and how the score is differentiated."""
 
@@ -238,10 +252,36 @@ class Gradient(eqx.Module):
         del leaves
         return None
 
+    def begin(self, at: At, leaves: list[Array], *, key: PRNGKeyArray) -> State:
+        """The estimator's memory before the first step on the objective that `at` makes of leaves.
+
+        `start`, but for estimators that remember more than leaves: the states of inner runs.
+        """
+        del at, key
+        return self.start(leaves)
+
+    def cross(
+        self, at: At, data: Data, leaves: list[Array], state: State, *, key: PRNGKeyArray
+    ) -> tuple[Scored, list[Array], State]:
+        """`estimate`, of the objective that `at` makes of leaves, on `data`; this is what a storey calls.
+
+        By `estimate` for all that need no more than the whole loss as a function. An estimator that plays runs in
+        parts asks the objective for its `runs`, one that chooses among estimators lets the chosen one cross.
+        """
+
+        def loss(leaves, key):
+            return at(leaves).crossed_by(self).loss(data, key=key)
+
+        return self.estimate(loss, leaves, state, key=key)
+
     def evaluations(self, size: int) -> int:
         """How many times one estimate for `size` learned numbers evaluates the loss."""
         del size
         return 1
+
+    def played(self, steps: int) -> int:
+        """How many steps of an inner run of `steps` one evaluation plays."""
+        return steps
 
     def loss_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
         """The key with which `estimate(..., key=key)` evaluates the loss."""
@@ -253,10 +293,32 @@ class Run(eqx.Module):
 
     learner: Learner
     gradient: Gradient
-    tasks: Tasks
+    tasks: Tasks | None
+    """None before there is any data; such a run can start, and no more."""
     task_key: PRNGKeyArray
     key: PRNGKeyArray
 
     def score(self) -> Scored:
         """The loss on the task's query after adapting to its support."""
-        return self.gradient.score(self.learner, self.tasks.sample(self.task_key), key=self.key)
+        return self.gradient.score(self.learner, self.task(), key=self.key)
+
+    # The same run by hand, with the keys of `run` and `core.gradient.score`: all of it is `score` of `Unrolled`.
+
+    def task(self) -> Task:
+        """What it learns from and is judged on."""
+        if self.tasks is None:
+            raise ValueError("Run: there is no data yet. Ask the objective for its `runs` on data.")
+        return self.tasks.sample(self.task_key)
+
+    def start(self) -> State:
+        """The state before its first step."""
+        return self.learner.start(key=fork(fork(self.key, 2)[0], 2)[0])
+
+    def step(self, state: State, task: Task, index: Int[Array, ""]) -> State:
+        """The state after step number `index`, counted from 0."""
+        key = fork_at(fork(fork(self.key, 2)[0], 2)[1], index)
+        return self.learner.step(state, task.support, key=key)
+
+    def loss(self, state: State, task: Task) -> Scored:
+        """How bad `state` is on the query."""
+        return self.learner.loss(state, task.query, key=fork(self.key, 2)[1])

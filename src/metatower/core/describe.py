@@ -58,10 +58,10 @@ def base_steps(learner: Any) -> int | None:
     """
     if learner.height == 0:
         return 1
-    per_task = _base_steps_of_score(learner)
+    gradient = getattr(learner, "gradient", None)
+    per_task = _base_steps_of_score(learner, gradient)
     if per_task is None:
         return None
-    gradient = getattr(learner, "gradient", None)
     size = sum(leaf.size for leaf in moved(learner)[1])
     return learner.objective.batch * per_task * (1 if gradient is None else gradient.evaluations(size))
 
@@ -144,20 +144,21 @@ def _clock(learner: Any, number: int, is_top: bool) -> str:
     return "; ".join(words) or f"{_plural(learner.steps, 'step')} per adaptation"
 
 
-def _base_steps_of_score(learner: Any) -> int | None:
-    """Base steps of adapting the storey below to one task and judging the result."""
+def _base_steps_of_score(learner: Any, gradient: Gradient | None = None) -> int | None:
+    """Base steps of adapting the storey below to one task, as far as `gradient` plays, and judging the result."""
     below = getattr(getattr(learner, "objective", None), "learner", None)
     if below is None or not hasattr(learner.objective, "batch"):
         return None
     step = base_steps(below)
     if step is None:
         return None
+    steps = below.steps if gradient is None else gradient.played(below.steps)
     if below.height == 0:
-        return below.steps
+        return steps
     judging = _base_steps_of_score(below)
     if judging is None:
         return None
-    return below.steps * step + below.objective.as_judge().batch * judging
+    return steps * step + below.objective.as_judge().batch * judging
 
 
 def _table(paths: list[str], leaves: list[Array], prefixes: dict[str, int]) -> list[str]:

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
-from metatower.core.contract import Gradient, Learner, Scored, State, Task, run
+from metatower.core.contract import At, Data, Gradient, Learner, Scored, State, Task, run
 from metatower.core.keys import fork
 
 
@@ -54,8 +54,18 @@ class Detached(Gradient):
     def start(self, leaves: list[Array]) -> State:
         return self.of.start(leaves)
 
+    def begin(self, at: At, leaves: list[Array], *, key: PRNGKeyArray) -> State:
+        return self.of.begin(at, leaves, key=key)
+
+    def cross(self, at: At, data: Data, leaves: list[Array], state: State, *, key: PRNGKeyArray):
+        scored, gradient, state = self.of.cross(at, data, leaves, state, key=key)
+        return scored, jax.lax.stop_gradient(gradient), state
+
     def evaluations(self, size: int) -> int:
         return self.of.evaluations(size)
+
+    def played(self, steps: int) -> int:
+        return self.of.played(steps)
 
     def loss_key(self, key: PRNGKeyArray) -> PRNGKeyArray:
         return self.of.loss_key(key)

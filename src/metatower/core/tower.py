@@ -57,29 +57,26 @@ class Descend(Learner):
             )
 
     def start(self, *, key: PRNGKeyArray) -> Descent:
-        del key
         leaves = [strong(leaf) for leaf in pick(self.objective, self.learn)]
         if not leaves:
             raise ValueError(
                 f"Descend: {type(self.objective).__name__} offers nothing to learn. What is learned are floating-point "
                 "arrays: write a number as `jnp.array(0.5)` to have it learned, or look at `learn=`."
             )
-        return Descent(leaves, self.rule.start(leaves), self.gradient.start(leaves), self.objective.seen(None))
+        memory = self.gradient.begin(self._at, leaves, key=key)
+        return Descent(leaves, self.rule.start(leaves), memory, self.objective.seen(None))
 
     def update(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> tuple[Descent, Metrics]:
         (value, metrics), gradient, memory = self._estimate(state, data, key)
         return self._move(state, gradient, memory, data), {**metrics, "loss": value}
 
     def _estimate(self, state: Descent, data: Data, key: PRNGKeyArray) -> tuple[Scored, list[Array], State]:
-        def loss(leaves, key):
-            return put(self.objective, leaves, self.learn).crossed_by(self.gradient).loss(data, key=key)
-
-        scored, gradient, memory = self.gradient.estimate(loss, state.leaves, state.gradient, key=key)
+        scored, gradient, memory = self.gradient.cross(self._at, data, state.leaves, state.gradient, key=key)
         return scored, mean_over_devices(gradient, self.objective.axis), memory
 
     def _move(self, state: Descent, gradient: list[Array], memory: State, data: Data) -> Descent:
         rule, leaves = self.rule.step(state.rule, state.leaves, gradient)
-        return Descent(leaves, rule, memory, put(self.objective, leaves, self.learn).seen(data))
+        return Descent(leaves, rule, memory, self._at(leaves).seen(data))
 
     def step(self, state: Descent, data: Data, *, key: PRNGKeyArray) -> Descent:
         return self.update(state, data, key=key)[0]
@@ -104,7 +101,10 @@ class Descend(Learner):
 
     def result(self, state: Descent) -> Any:
         """The objective with the leaves that `state` has reached: what this learner returns to its user."""
-        return put(self.objective, state.leaves, self.learn)
+        return self._at(state.leaves)
+
+    def _at(self, leaves: list[Array]) -> Any:
+        return put(self.objective, leaves, self.learn)
 
     @property
     def height(self) -> int:
@@ -163,10 +163,10 @@ class Expected(Objective):
         )
         return sum_over_devices(scored, self.shared)
 
-    def runs(self, data: Tasks, *, key: PRNGKeyArray) -> Iterable[Run]:
+    def runs(self, data: Tasks | None, *, key: PRNGKeyArray) -> Iterable[Run]:
         return (self._run(data, key) for key in fork(key, self.batch))
 
-    def _run(self, data: Tasks, key: PRNGKeyArray) -> Run:
+    def _run(self, data: Tasks | None, key: PRNGKeyArray) -> Run:
         key_task, key_score = fork(key, 2)
         return Run(self.learner, self.gradient, data, key_task, key_score)
 

@@ -180,6 +180,38 @@ def differences(rows: list[Paired], metric: str) -> Figure:
 
 
 @_styled
+def gradient_health(health: Any) -> Figure:
+    """The gradients of several estimators: their lengths from key to key, and the cosines between them.
+
+    Args:
+        health: what `metatower.evaluation.gradient_health` found.
+    """
+    names = [row.name for row in health.rows]
+    figure, axes = _figure(8.4, 1.6 + 0.4 * len(names), 1, 2, width_ratios=[1.5, 1])
+    lengths, cosines = axes[0]
+    for place, (row, colour) in enumerate(zip(health.rows, _colours(), strict=False)):
+        shown = row.norms[np.isfinite(row.norms) & (row.norms > 0)]
+        lengths.plot(shown, np.full(len(shown), place), "|", color=colour, markersize=13, markeredgewidth=1.4)
+        words = f"signal/noise {row.signal_to_noise:.2g}"
+        if row.finite < 1:
+            words += f", {100 * (1 - row.finite):.0f} % not finite"
+        lengths.annotate(words, (1, place + 0.36), xycoords=("axes fraction", "data"), ha="right", size=7)
+    lengths.set_xscale("log")
+    lengths.set_yticks(range(len(names)), names)
+    lengths.set_ylim(len(names) - 0.4, -0.6)
+    lengths.set_xlabel("length of the gradient, a mark per key")
+    cosines.imshow(np.nan_to_num(health.cosines), cmap="RdBu", norm=TwoSlopeNorm(0, -1, 1), aspect="auto")
+    for (row, column), number in np.ndenumerate(health.cosines):
+        text, colour = (f"{number:.2f}", "white" if abs(number) > 0.7 else _INK) if np.isfinite(number) else ("-", _INK)
+        cosines.text(column, row, text, ha="center", va="center", size=7, color=colour)
+    cosines.set_xticks(range(len(names)), names, rotation=20, ha="right")
+    cosines.set_yticks(range(len(names)), [""] * len(names))
+    cosines.set_title("mean cosine", size=9)
+    cosines.grid(visible=False)
+    return figure
+
+
+@_styled
 def rates(data: Rates) -> Figure:
     """A heat map of learned rates, leaf by leaf and step by step."""
     values = np.atleast_2d(np.asarray(data.values, float))
