@@ -60,7 +60,7 @@ def parts(module) -> set[type]:
 def test_every_rule_and_gradient_has_a_row():
     rows = [make() for make in ROWS.values()]
     used = set().union(*(parts(row) | parts(row.first_order()) for row in rows))
-    assert subclasses(Rule) | subclasses(Gradient) <= used
+    assert {each for each in subclasses(Rule) | subclasses(Gradient) if not inspect.isabstract(each)} <= used
 
 
 # Law 1: closed under lift.

@@ -10,6 +10,7 @@ from metatower.recipes.maml_glyphs import MAMLGlyphs
 from metatower.recipes.maml_sinusoid import MAMLSinusoid
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
+from metatower.recipes.recurrent_memory import RecurrentMemory
 
 DEFAULT = "optimised-maml"
 """What `metatower train` runs when no recipe is named."""
@@ -17,6 +18,7 @@ DEFAULT = "optimised-maml"
 RECIPES: dict[str, type[Recipe]] = {
     "optimised-maml": OptimisedMAMLGlyphs,
     "optimised-maml-functions": OptimisedMAMLFunctions,
+    "recurrent-memory": RecurrentMemory,
     "maml-glyphs": MAMLGlyphs,
     "maml-sinusoid": MAMLSinusoid,
     "prototypical": Prototypical,

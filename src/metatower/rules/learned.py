@@ -42,9 +42,7 @@ class Coordinatewise(Rule):
 
     def step(self, state: State, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
         count, dtype = len(leaves), jnp.result_type(*leaves)
-        return self.conditioned(
-            state, leaves, gradient, jnp.zeros((count, self.width), dtype), jnp.zeros(count, dtype)
-        )
+        return self.conditioned(state, leaves, gradient, jnp.zeros((count, self.width), dtype), jnp.zeros(count, dtype))
 
     def conditioned(
         self,
