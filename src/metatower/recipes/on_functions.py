@@ -6,12 +6,12 @@ import jax
 
 from metatower.core import Objective, Tasks
 from metatower.nets import MLP, Supervised, squared_error
-from metatower.recipes.maml_baselines import MAMLBaselines
+from metatower.recipes.base import Recipe
 from metatower.tasks.functions import FunctionFamily
 
 
 @dataclass(frozen=True)
-class OnFunctions(MAMLBaselines):
+class OnFunctions(Recipe):
     """A small network on families of functions."""
 
     shots: int = 5
@@ -33,6 +33,12 @@ class OnFunctions(MAMLBaselines):
     def family(self, split: str) -> Tasks:
         kinds = ("sawtooth", "bumps") if split == "test" else ("sinusoid", "triangle", "square")
         return FunctionFamily(kinds, self.shots, self.queries, frequency=self.frequency)
+
+    def data(self) -> Tasks:
+        return self.family("train")
+
+    def held_out(self) -> Tasks:
+        return self.family("test")
 
     def judged_on(self) -> dict[str, Tasks]:
         """Held-out families by what is appended to the names of their rows."""

@@ -19,7 +19,7 @@ from metatower.evaluation.statistics import interval, paired
 from metatower.gradients import Lifelong, rising_weights
 from metatower.learners.lifetime import Lifetime, lifetime, recurrent_adaptation
 from metatower.nets import SetEncoder
-from metatower.recipes.maml_baselines import CHUNK
+from metatower.recipes.maml_baselines import CHUNK, MAMLBaselines
 from metatower.recipes.on_functions import OnFunctions
 from metatower.rules import PerLeaf, adam, anneal, clip, learned_mlp, rates_for, sgd
 from metatower.tasks.pooled import Mismatched, Pooled
@@ -36,7 +36,7 @@ DECIDES = 20
 
 
 @dataclass(frozen=True)
-class RecurrentMemory(OnFunctions):
+class RecurrentMemory(OnFunctions, MAMLBaselines):
     """A recurrent memory learns a distribution of functions as it meets its tasks, without a gradient step on it.
 
     A distribution is a kind of function with an amplitude, a frequency, an offset, a shift and a noise of its own; its
