@@ -32,10 +32,10 @@ LONGER = 5
 class LearnedOuterRule(OnFunctions):
     """A learned rule takes the place of Adam in MAML, trained on whole meta-training runs.
 
-    MAML starts from fresh weights on a distribution of functions. Its meta-gradients go to a small network, the same for
-    every parameter, which says in what direction to move; a learned step size per layer says how far. Storey 2 trains
-    this rule, and nothing else, by the losses of whole runs. Judged by the meta-steps it takes to the loss of Adam, whose
-    rate is tuned, on fresh distributions and on kinds of function that no training run has seen (sawtooth and bumps),
+    MAML starts from fresh weights on a distribution of functions. Its meta-gradients go to a small network, the same
+    for every parameter, which says in what direction to move; a learned step size per layer says how far. Storey 2
+    trains this rule, and nothing else, by the losses of whole runs. Judged by the meta-steps it takes to the loss of
+    Adam, whose rate is tuned, on fresh distributions and on kinds of function that no training run has seen (sawtooth and bumps),
     from other initial weights than it was trained on, and over five times as many meta-steps.
     """
 
@@ -177,10 +177,10 @@ class LearnedOuterRule(OnFunctions):
     def _notes(self) -> list[str]:
         return [
             f"{self.steps:,} storey-2 steps of {self.distributions} runs of MAML each, of K = {self.meta_steps} "
-            f"meta-steps of {self.meta_batch} tasks with {self.inner_steps} inner steps at {self.inner_rate:g}, all from "
-            f"the same fresh weights. Only the rule is learned. Seed {self.seed}.",
+            f"meta-steps of {self.meta_batch} tasks with {self.inner_steps} inner steps at {self.inner_rate:g}, all "
+            f"from the same fresh weights. Only the rule is learned. Seed {self.seed}.",
             f"Judged on {self.episodes} distributions, the same for all, by {self.final_judged} tasks of another pool "
-            "than the tasks that were learned from. Intervals are over distributions, of one training run with one seed.",
+            "than the tasks that were learned from. Intervals are over distributions, of one training run.",
             f"The rates of hand-made rules were the best of {', '.join(f'{rate:g}' for rate in RATES)} on "
             f"{self.tuned_on} validation distributions, Adam's for {self.meta_steps} and for "
             f"{LONGER * self.meta_steps} meta-steps. They have a rate as their only learned number, the rule has "
