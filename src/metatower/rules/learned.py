@@ -163,7 +163,7 @@ class LearnedLSTM(Coordinatewise):
     rate: PyTree
     power: PyTree
     decay: PyTree
-    weights: list[Float[Array, "inputs four_units"]]
+    weights: list[Float[Array, "_inputs four_units"]]
     """Of each layer: rows for its inputs and its own last output, columns for the gates i, f, o and the candidate."""
     biases: list[Float[Array, " four_units"]]
     out: Float[Array, " unit"]
