@@ -35,8 +35,8 @@ class LearnedOuterRule(OnFunctions):
     MAML starts from fresh weights on a distribution of functions. Its meta-gradients go to a small network, the same
     for every parameter, which says in what direction to move; a learned step size per layer says how far. Storey 2
     trains this rule, and nothing else, by the losses of whole runs. Judged by the meta-steps it takes to the loss of
-    Adam, whose rate is tuned, on fresh distributions and on kinds of function that no training run
-    has seen (sawtooth and bumps), from other initial weights than it was trained on, and over five times as many meta-steps.
+    Adam, whose rate is tuned, on fresh distributions and on kinds of function that no training run has seen (sawtooth
+    and bumps), from other initial weights than it was trained on, and over five times as many meta-steps.
     """
 
     name: ClassVar[str] = "learned-outer-rule"
