@@ -31,8 +31,8 @@ class SelfReferential(Learner):
     Make one with `self_referential`.
 
     Differs from the paper in: one head and one such layer between a network that reads and a linear layer that answers,
-    with a residual connection around it, where the paper stacks layers with transformer blocks; queries do not change
-    the weights for each other.
+    with a residual connection around it, where the paper stacks layers with transformer blocks; a larger W_0; queries do
+    not change the weights for each other.
     """
 
     read: list[Linear]
@@ -108,5 +108,6 @@ def self_referential(
     """
     sizes, keys = (inputs + targets + 1, *hidden, units), jax.random.split(key, len(hidden) + 3)
     read = [Linear(i, o, key=k) for i, o, k in zip(sizes[:-1], sizes[1:], keys[2:], strict=True)]
-    weight = jax.random.normal(keys[0], (3 * units + 4, units)) / units**0.5
+    # so large, as what it is multiplied with sums to 1: keys and queries are then of size 1, and differ by input
+    weight = jax.random.normal(keys[0], (3 * units + 4, units)) * units**0.5
     return SelfReferential(read, weight, Linear(units, targets, key=keys[1]), criterion, targets)
