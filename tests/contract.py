@@ -38,6 +38,7 @@ from metatower.gradients import (
     FirstOrder,
     ForwardMode,
     Implicit,
+    Lifelong,
     MixedMode,
     MultiStep,
     Reptile,
@@ -55,16 +56,20 @@ from metatower.learners import (
     NearestCentroid,
     NearestNeighbour,
     PrototypicalNetwork,
+    RecurrentAdaptation,
     anil,
     fomaml,
     leo,
+    lifetime,
     maml,
     maml_plus_plus,
     meta_sgd,
+    recurrent_adaptation,
     reptile,
+    self_referential,
 )
-from metatower.nets import BatchNorm, Examples, Linear, Supervised, batch_norm, cross_entropy
-from metatower.rules import online, only
+from metatower.nets import BatchNorm, Examples, Linear, SetEncoder, Supervised, batch_norm, cross_entropy
+from metatower.rules import learned_lstm, learned_mlp, online, only
 
 
 def key(seed: int):
@@ -196,6 +201,19 @@ def up(learner: Learner, gradient: Gradient | None = None, batch: int = 2) -> Le
     return lift(learner, sgd(number(0.1)), batch=batch, steps=2, gradient=gradient)
 
 
+def mlp_rule(rate=None, power: float = 0.5, **how) -> Rule:
+    """A learned rule whose network says something."""
+    rule = learned_mlp(number(0.2) if rate is None else rate, key=key(7), power=number(power), units=3, **how)
+    return eqx.tree_at(lambda rule: rule.out, rule, 0.3 * jnp.arange(1.0, 4.0))
+
+
+def adaptation() -> RecurrentAdaptation:
+    """A recurrent adaptation whose memories say something."""
+    fresh = recurrent_adaptation(curve(), mlp_rule(averages=(0.9,)), steps=2, key=key(8), life=3, units=2, rank=2)
+    says = 0.5 * jax.random.normal(key(9), fresh.head.shape), jax.random.normal(key(10), fresh.shift.shape)
+    return eqx.tree_at(lambda learner: (learner.head, learner.shift), fresh, says)
+
+
 LEARNERS: dict[str, Callable[[], Learner]] = {
     "maml": lambda: maml(curve(), number(0.2), steps=2),
     "anil": lambda: anil(curve(), lambda o: o.b, number(0.2), steps=2),
@@ -205,6 +223,12 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "maml_plus_plus": lambda: maml_plus_plus(curve(), 0.2, steps=2),
     "imaml": lambda: ImplicitMAML(curve(), number(0.2), number(0.5), steps=2),
     "imaml's trainer": lambda: up(ImplicitMAML(curve(), 0.2, number(0.5), steps=20), Implicit()),
+    "recurrent adaptation": adaptation,
+    "recurrent adaptation that remembers": lambda: lifetime(adaptation(), 2, key=key(11)).result(jnp.ones(3)),
+    "lifetime": lambda: lifetime(adaptation(), 2, key=key(11)),
+    "lifetime that forgets": lambda: lifetime(
+        adaptation(), 2, key=key(11), encode=SetEncoder(1, 1, (2,), key=key(12)), judged=2, forgets=True
+    ),
     "a learner without gradient": lambda: Memory(number(0.3), number(2.0)),
 }
 
@@ -214,6 +238,7 @@ CLASSIFIERS: dict[str, Callable[[], Learner]] = {
     "matching": lambda: MatchingNetwork(embedding()),
     "matching, full context": lambda: MatchingNetwork(embedding(), number(5.0), FullContext(3, 2, key=key(6))),
     "ridge": lambda: R2D2(embedding(), Positive(0.1), number(3.0), number(0.0)),
+    "self-referential": lambda: self_referential(2, 3, key=key(5), units=3, hidden=(2,), criterion=cross_entropy),
     "nearest neighbour": lambda: NearestNeighbour(embedding(), number(5.0)),
     "nearest centroid": lambda: NearestCentroid(embedding()),
     "logistic": lambda: LogisticRegression(embedding(), Positive(0.1), iterations=20),
@@ -237,6 +262,8 @@ RULES: dict[str, Callable[[Objective], Rule]] = {
     "anneal": lambda o: anneal(sgd(number(0.5)), 3),
     "only": lambda o: only(sgd(number(0.2)), (True, False)),
     "online": lambda o: online(sgd(rates_for(o, 0.2)), momentum(number(0.5), number(0.5)), sgd(0.1), limit=0.3),
+    "learned mlp": lambda o: mlp_rule(rates_for(o, 0.2)),
+    "learned lstm": lambda o: learned_lstm(number(0.2), key=key(7), power=number(0.5), decay=number(0.3), units=2),
     "optax": lambda o: from_optax(optax.adam(0.05)),
 }
 
@@ -255,6 +282,7 @@ ESTIMATORS: dict[str, Callable[[], Gradient]] = {
     "first order": FirstOrder,
     "reptile": Reptile,
     "multi step": lambda: MultiStep(jnp.array([0.25, 0.75])),
+    "lifelong": lambda: Lifelong(jnp.array([0.2, 0.3, 0.5])),
     "evolution": lambda: Evolution(pairs=2),
     "persistent evolution": lambda: PES(pairs=2),
     "persistent evolution, whole runs": lambda: PES(pairs=2, unroll=2, every_step=False, staggered=False),

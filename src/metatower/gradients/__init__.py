@@ -5,6 +5,8 @@ from metatower.gradients.evolution import Evolution as Evolution
 from metatower.gradients.first_order import FirstOrder as FirstOrder
 from metatower.gradients.forward import ForwardMode as ForwardMode
 from metatower.gradients.implicit import Implicit as Implicit
+from metatower.gradients.lifelong import Lifelong as Lifelong
+from metatower.gradients.lifelong import rising_weights as rising_weights
 from metatower.gradients.mixed import MixedMode as MixedMode
 from metatower.gradients.multi_step import MultiStep as MultiStep
 from metatower.gradients.multi_step import multi_step_weights as multi_step_weights

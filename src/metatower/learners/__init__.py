@@ -5,6 +5,8 @@ be lifted.
 `fomaml` and `reptile` differ in how the gradient crosses that storey, and return its trainer (storey 1).
 `ImplicitMAML` and `LEO` are learners of their own kind, as are those that take no gradient step on a task but fit a
 head to the features of a network (`learners.features`): Prototypical and Matching Networks, R2-D2, plain baselines.
+`RecurrentAdaptation` learns a task by a learned rule, `Lifetime` a distribution by a recurrent memory (storey 1,
+without a gradient), and `SelfReferential` a task by a weight matrix that rewrites itself.
 """
 
 from collections.abc import Callable
@@ -15,6 +17,10 @@ from metatower.learners.fomaml import fomaml as fomaml
 from metatower.learners.imaml import ImplicitMAML as ImplicitMAML
 from metatower.learners.leo import LEO as LEO
 from metatower.learners.leo import leo as leo
+from metatower.learners.lifetime import Lifetime as Lifetime
+from metatower.learners.lifetime import RecurrentAdaptation as RecurrentAdaptation
+from metatower.learners.lifetime import lifetime as lifetime
+from metatower.learners.lifetime import recurrent_adaptation as recurrent_adaptation
 from metatower.learners.logistic import LogisticRegression as LogisticRegression
 from metatower.learners.maml import maml as maml
 from metatower.learners.maml_plus_plus import maml_plus_plus as maml_plus_plus
@@ -26,6 +32,8 @@ from metatower.learners.nearest_centroid import NearestCentroid as NearestCentro
 from metatower.learners.prototypical import PrototypicalNetwork as PrototypicalNetwork
 from metatower.learners.reptile import reptile as reptile
 from metatower.learners.ridge import R2D2 as R2D2
+from metatower.learners.self_referential import SelfReferential as SelfReferential
+from metatower.learners.self_referential import self_referential as self_referential
 
 LEARNERS: dict[str, Callable[..., Descend]] = {
     "anil": anil,

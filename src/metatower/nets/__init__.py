@@ -14,6 +14,7 @@ from metatower.nets.norm import forward as forward
 from metatower.nets.norm import norms as norms
 from metatower.nets.norm import with_norm as with_norm
 from metatower.nets.norm import with_running as with_running
+from metatower.nets.sets import SetEncoder as SetEncoder
 from metatower.nets.supervised import Examples as Examples
 from metatower.nets.supervised import Supervised as Supervised
 from metatower.nets.supervised import cross_entropy as cross_entropy

@@ -6,10 +6,12 @@ from metatower.core.errors import UserError
 from metatower.recipes.base import Recipe as Recipe
 from metatower.recipes.embeddings import Matching, Prototypical, Ridge
 from metatower.recipes.gradient_based import MAML, FirstOrderMAML, MetaSGD, ReptileRecipe
+from metatower.recipes.learned_outer_rule import LearnedOuterRule
 from metatower.recipes.maml_glyphs import MAMLGlyphs
 from metatower.recipes.maml_sinusoid import MAMLSinusoid
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
+from metatower.recipes.recurrent_memory import RecurrentMemory
 
 DEFAULT = "optimised-maml"
 """What `metatower train` runs when no recipe is named."""
@@ -17,6 +19,8 @@ DEFAULT = "optimised-maml"
 RECIPES: dict[str, type[Recipe]] = {
     "optimised-maml": OptimisedMAMLGlyphs,
     "optimised-maml-functions": OptimisedMAMLFunctions,
+    "recurrent-memory": RecurrentMemory,
+    "learned-outer-rule": LearnedOuterRule,
     "maml-glyphs": MAMLGlyphs,
     "maml-sinusoid": MAMLSinusoid,
     "prototypical": Prototypical,

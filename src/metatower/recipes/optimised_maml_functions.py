@@ -8,15 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatower.core import Descend, Objective, Tasks
+from metatower.core import Descend, Tasks
 from metatower.evaluation.conclusion import Functions, FunctionTask
-from metatower.nets import MLP, Supervised, squared_error
+from metatower.recipes.on_functions import OnFunctions
 from metatower.recipes.optimised_maml import OptimisedMAML
-from metatower.tasks.functions import FunctionFamily
 
 
 @dataclass(frozen=True)
-class OptimisedMAMLFunctions(OptimisedMAML):
+class OptimisedMAMLFunctions(OnFunctions, OptimisedMAML):
     """A meta-meta-learner improves MAML on families of functions.
 
     A distribution is a kind of function (sinusoid, triangle or square wave) with an amplitude, a frequency, an offset,
@@ -38,25 +37,6 @@ class OptimisedMAMLFunctions(OptimisedMAML):
     rate_rate: float = 3e-2
     decay_rate: float = 0.0
     weight_rate: float = 1e-3
-    shots: int = 5
-    """Examples to adapt to, per task."""
-    queries: int = 10
-    """Examples to be judged on, per task."""
-    frequency: tuple[float, float] = (0.5, 1.2)
-    """Least and largest angular frequency of a distribution."""
-    hidden: tuple[int, ...] = (40, 40)
-    """Units of the hidden layers."""
-
-    @property
-    def metric(self) -> str:
-        return "loss"
-
-    def objective(self, seed: int) -> Objective:
-        return Supervised(MLP((1, *self.hidden, 1), key=jax.random.key(seed)), squared_error)
-
-    def family(self, split: str) -> Tasks:
-        kinds = ("sawtooth", "bumps") if split == "test" else ("sinusoid", "triangle", "square")
-        return FunctionFamily(kinds, self.shots, self.queries, frequency=self.frequency)
 
     def sample_of(self, maml: Descend, tasks: Tasks) -> Functions:
         wide = dataclasses.replace(cast(Any, tasks), queries=200)
@@ -76,6 +56,3 @@ class OptimisedMAMLFunctions(OptimisedMAML):
                 )
             )
         return Functions(f"Three tasks of a held-out distribution, and what {self.shots} points tell.", tuple(shown))
-
-    def judged_on(self) -> dict[str, Tasks]:
-        return {" (fresh distributions)": self.family("train"), " (held-out kinds)": self.held_out()}

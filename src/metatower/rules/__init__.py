@@ -4,6 +4,9 @@ from metatower.rules.adam import adam as adam
 from metatower.rules.common import PerLeaf as PerLeaf
 from metatower.rules.common import rates_for as rates_for
 from metatower.rules.drift import drift as drift
+from metatower.rules.learned import Coordinatewise as Coordinatewise
+from metatower.rules.learned import learned_lstm as learned_lstm
+from metatower.rules.learned import learned_mlp as learned_mlp
 from metatower.rules.online import online as online
 from metatower.rules.sgd import momentum as momentum
 from metatower.rules.sgd import sgd as sgd

@@ -29,3 +29,21 @@ class Pooled(Tasks):
             return one if one is other else jnp.where(first, one, other)
 
         return jax.tree.map(chosen, member.support, member.query).sample(key_task)
+
+
+class Mismatched(Tasks):
+    """Members of a family, each with what to learn from of *another* member.
+
+    A learner that is as good here as on the family itself has learned nothing of the member that it is judged on. The
+    member of a key is the same as that of `family`, so that differences are paired.
+
+    Args:
+        family: tasks whose support and query are of the same structure from member to member.
+    """
+
+    family: Tasks
+
+    def sample(self, key: PRNGKeyArray) -> Task:
+        # any other key than those that `Expected` and `evaluate` give to members
+        other = self.family.sample(jax.random.fold_in(key, 0x6F74))
+        return Task(other.support, self.family.sample(key).query)

@@ -1,0 +1,260 @@
+"""Memories on three clocks: of every number, of a task, and of a lifetime of tasks."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from metatower.core import Data, Learner, Metrics, Objective, Scored, State, Task, Tasks, pick, put, run
+from metatower.core.keys import fork
+from metatower.core.leaves import strong
+from metatower.rules import Coordinatewise
+
+EPS = 1e-8
+LIMIT = 2.0
+"""By how much, in logarithms, the memories may change the length of a step."""
+
+
+class Adapting(eqx.Module):
+    """The state of a `RecurrentAdaptation`."""
+
+    leaves: list[Array]
+    rule: State
+    """The first clock: the rule's memory, of every number."""
+    task: Float[Array, " task_unit"]
+    """The second clock: what happened on this task."""
+    life: Float[Array, " life_unit"]
+    """What the lifetime memory says; it stays as it is on a task."""
+
+
+class RecurrentAdaptation(Learner):
+    """Learns a task by a learned rule, under the eyes of a memory of the task and of a memory of earlier tasks.
+
+    In the light of the lifetime memory m (nought by itself) and with s = 0 at the start of a task:
+
+        θ_0 = θ + (m A) P                                          where a task starts from
+        s ← GRU([loss, log rms g of every leaf, m B], s)           every step
+        (f, η, c) of every leaf = [m, s] H
+        θ ← 2σ(f) · θ − exp(η) · (the rule's move, with c added to what its network sees)
+
+    Fresh, A and H are nought: then it does what `rule` does. Its lift learns θ and all weights of its networks, but not
+    what concerns m; that takes a `Lifetime`. Make one with `recurrent_adaptation`.
+    """
+
+    objective: Any
+    rule: Coordinatewise
+    gru: eqx.nn.GRUCell
+    listen: Float[Array, "life_unit eight"]
+    """B."""
+    head: Float[Array, "both_units says"]
+    """H."""
+    shift: Float[Array, "life_unit rank"]
+    """A."""
+    basis: list[Float[Array, "rank ..."]]
+    """P, for each leaf."""
+    steps: int = eqx.field(static=True)
+
+    def start(self, *, key: PRNGKeyArray) -> Adapting:
+        del key
+        return self.remembering(jnp.zeros(len(self.shift), self.shift.dtype))
+
+    def remembering(self, life: Float[Array, " life_unit"]) -> Adapting:
+        """A fresh state in the light of a lifetime memory."""
+        by = life @ self.shift
+        pairs = zip(pick(self.objective), self.basis, strict=True)
+        leaves = [strong(leaf) + jnp.tensordot(by, basis, 1) for leaf, basis in pairs]
+        return Adapting(leaves, self.rule.start(leaves), jnp.zeros(self.gru.hidden_size, by.dtype), life)
+
+    def update(self, state: Adapting, data: Data, *, key: PRNGKeyArray) -> tuple[Adapting, Metrics]:
+        loss, gradient = self.slope(state, data, key=key)
+        seen = jnp.concatenate([squash(loss)[None], sizes(gradient), state.life @ self.listen])
+        task = self.gru(seen, state.task)
+        said = jnp.concatenate([state.life, task]) @ self.head
+        keep, factor, context = jnp.split(said.reshape(len(gradient), -1), (1, 2), axis=1)
+        factor = LIMIT * jnp.tanh(factor[:, 0] / LIMIT)
+        rule, moved = self.rule.conditioned(state.rule, state.leaves, gradient, context, factor)
+        gates = 2 * jax.nn.sigmoid(keep[:, 0])
+        leaves = [new + (gate - 1) * old for new, old, gate in zip(moved, state.leaves, gates, strict=True)]
+        return Adapting(leaves, rule, task, state.life), {"loss": loss}
+
+    def slope(self, state: Adapting, data: Data, *, key: PRNGKeyArray) -> tuple[Float[Array, ""], list[Array]]:
+        """The loss on data, and its gradient."""
+        return jax.value_and_grad(lambda leaves: put(self.objective, leaves).loss(data, key=key)[0])(state.leaves)
+
+    def step(self, state: Adapting, data: Data, *, key: PRNGKeyArray) -> Adapting:
+        return self.update(state, data, key=key)[0]
+
+    def loss(self, state: Adapting, data: Data, *, key: PRNGKeyArray) -> Scored:
+        return self.judge(state).loss(data, key=key)
+
+    def judge(self, state: Adapting) -> Objective:
+        return put(self.objective, state.leaves)
+
+    def result(self, state: Adapting) -> Any:
+        """The objective with the leaves that `state` has reached."""
+        return put(self.objective, state.leaves)
+
+    @property
+    def height(self) -> int:
+        return self.objective.height
+
+
+class Remembers(Learner):
+    """Adapts as `learner` does, in the light of a lifetime memory: what a `Lifetime` has learned of a distribution."""
+
+    learner: RecurrentAdaptation
+    life: Float[Array, " life_unit"]
+    steps: int = eqx.field(static=True)
+
+    def start(self, *, key: PRNGKeyArray) -> Adapting:
+        del key
+        return self.learner.remembering(self.life)
+
+    def step(self, state: Adapting, data: Data, *, key: PRNGKeyArray) -> Adapting:
+        return self.learner.step(state, data, key=key)
+
+    def loss(self, state: Adapting, data: Data, *, key: PRNGKeyArray) -> Scored:
+        return self.learner.loss(state, data, key=key)
+
+    @property
+    def height(self) -> int:
+        return self.learner.height
+
+
+class Lifetime(Learner):
+    """Meets the tasks of a distribution one after the other, and remembers.
+
+    A learner of storey 1 that takes no gradient step: what MAML does to its initial weights, a recurrent memory m does.
+    One step samples the next task, adapts to its support in the light of m, is judged on its query, and then
+
+        m ← GRU([log losses before and after, P ∇θ of the query's loss, P (θ_T − θ_0), log rms of that gradient,
+                 encoded support and query], m)
+
+    all through the directions P in which m moves the initial weights. m is never reset within a distribution, and the
+    query loss of the j-th task (`update` reports it) falls as j grows. The lift of this learner is storey 2: it trains
+    all networks and the initial weights on whole lifetimes, `lift(lifetime, adam(1e-3), gradient=Lifelong(weights))`.
+
+    The three clocks are those of DiscoRL (Oh et al. 2025) and one below; the lifetime's is that of RL² (Duan et al.
+    2016, https://arxiv.org/abs/1611.02779), whose hidden state survives from task to task. Make one with `lifetime`.
+
+    Args:
+        steps: tasks in one lifetime.
+        judged: tasks that a finished lifetime is judged on.
+        forgets: start every task without memory: the ablation that shows what memory is worth.
+    """
+
+    learner: RecurrentAdaptation
+    gru: eqx.nn.GRUCell
+    encode: Any
+    steps: int = eqx.field(static=True)
+    judged: int = eqx.field(static=True, default=1)
+    forgets: bool = eqx.field(static=True, default=False)
+
+    def start(self, *, key: PRNGKeyArray) -> Float[Array, " life_unit"]:
+        del key
+        return jnp.zeros(self.gru.hidden_size, self.gru.weight_hh.dtype)
+
+    def update(self, state: State, data: Tasks, *, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        key_task, key_run, key_query = fork(key, 3)
+        task = data.sample(key_task)
+        began, ended = self._adapted(state, task, key_run)
+        before = self.learner.loss(began, task.query, key=key_query)[0]
+        after, gradient = self.learner.slope(ended, task.query, key=key_query)
+        walked = [new - old for new, old in zip(ended.leaves, began.leaves, strict=True)]
+        coded = [] if self.encode is None else [self.encode(task.support), self.encode(task.query)]
+        scores = jnp.stack([squash(before), squash(after)])
+        seen = [scores, sizes(gradient), self._along(gradient), self._along(walked), *coded]
+        memory = state if self.forgets else self.gru(jnp.concatenate(seen), state)
+        return memory, {"loss": after, "loss before": before}
+
+    def step(self, state: State, data: Tasks, *, key: PRNGKeyArray) -> State:
+        return self.update(state, data, key=key)[0]
+
+    def loss(self, state: State, data: Tasks, *, key: PRNGKeyArray) -> Scored:
+        def one(key):
+            key_task, key_run, key_query = fork(key, 3)
+            task = data.sample(key_task)
+            return self.learner.loss(self._adapted(state, task, key_run)[1], task.query, key=key_query)
+
+        return jax.tree.map(jnp.mean, jax.vmap(one)(fork(key, self.judged)))
+
+    def result(self, state: State) -> Remembers:
+        """The learner of tasks that a lifetime has ended with."""
+        return Remembers(self.learner, state, self.learner.steps)
+
+    def _adapted(self, memory: Array, task: Task, key: PRNGKeyArray) -> tuple[Adapting, Adapting]:
+        learner = self.result(memory)
+        return learner.start(key=key), run(learner, task.support, key=key)
+
+    def _along(self, direction: list[Array]) -> Float[Array, " rank"]:
+        """How far a direction points along those of P: cosines, whatever its length."""
+        flat = jnp.concatenate([jnp.ravel(each) for each in direction])
+        basis = jnp.concatenate([each.reshape(len(each), -1) for each in self.learner.basis], axis=1)
+        lengths = jnp.sqrt(jnp.sum(basis**2, axis=1) * jnp.sum(flat**2) + EPS)
+        return 10 * basis @ flat / lengths
+
+    @property
+    def height(self) -> int:
+        return self.learner.height + 1
+
+
+def recurrent_adaptation(
+    objective: Objective,
+    rule: Coordinatewise,
+    steps: int,
+    *,
+    key: PRNGKeyArray,
+    life: int = 64,
+    units: int = 32,
+    rank: int = 32,
+    spread: float = 0.1,
+) -> RecurrentAdaptation:
+    """A fresh `RecurrentAdaptation`, which does what `rule` does.
+
+    Args:
+        objective: what each task scores; its leaves are the initial weights.
+        rule: as `learned_mlp` or `learned_lstm` give it.
+        steps: on a task.
+        life, units: of the memories of a lifetime and of a task.
+        rank: directions in which the lifetime memory can move the initial weights.
+        spread: by how much it then moves each of them, about.
+    """
+    leaves = pick(objective)
+    keys = fork(key, 3 + len(leaves))
+    return RecurrentAdaptation(
+        objective,
+        rule,
+        eqx.nn.GRUCell(1 + len(leaves) + 8, units, key=keys[0]),
+        jax.random.normal(keys[1], (life, 8)) / life**0.5,
+        jnp.zeros((life + units, len(leaves) * (2 + rule.width))),
+        jnp.zeros((life, rank)),
+        [
+            spread / rank**0.5 * jax.random.normal(key, (rank, *leaf.shape))
+            for key, leaf in zip(keys[3:], leaves, strict=True)
+        ],
+        steps,
+    )
+
+
+def lifetime(learner: RecurrentAdaptation, steps: int, *, key: PRNGKeyArray, encode: Any = None, **options) -> Lifetime:
+    """A fresh `Lifetime` of so many tasks.
+
+    Args:
+        encode: makes a vector of a support or query set, as `nets.SetEncoder` does; its layers are trained, too.
+        options: other fields of `Lifetime`.
+    """
+    leaves, (life, rank) = len(learner.basis), learner.shift.shape
+    coded = 0 if encode is None else 2 * encode.layers[-1].bias.size
+    return Lifetime(learner, eqx.nn.GRUCell(2 + leaves + 2 * rank + coded, life, key=key), encode, steps, **options)
+
+
+def squash(loss: Array) -> Array:
+    """About the logarithm of numbers from 0.01 up, and finite everywhere."""
+    return jnp.arcsinh(50 * loss) / 2 - 1
+
+
+def sizes(gradient: list[Array]) -> Float[Array, " leaf"]:
+    """The logarithm of each leaf's root mean square, scaled."""
+    return jnp.stack([jnp.log(jnp.mean(g**2) + EPS) / 8 for g in gradient])

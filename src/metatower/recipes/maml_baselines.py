@@ -1,0 +1,198 @@
+"""MAML's baselines at storey 2, whatever stands above them: pooled MAML and its tuning, random search, judging."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metatower.core import Descend, Expected, Objective, Selector, Tasks, lift, pick, put, value
+from metatower.evaluation.conclusion import Scores
+from metatower.evaluation.episodes import evaluate, judged_on
+from metatower.recipes.base import Recipe
+from metatower.rules import PerLeaf, adam, anneal, clip, momentum, per_step, rates_for, sgd
+from metatower.tasks.pooled import Pooled
+from metatower.training.loop import train
+from metatower.training.progress import Progress
+from metatower.training.store import load_arrays, save_arrays
+
+INNER_CLIP = 10.0
+"""Global norm that gradients are scaled down to on storey 0."""
+POOLED_WEIGHT_RATE, POOLED_RATE_RATE, POOLED_CLIP = 1e-3, 1e-2, 10.0
+"""Adam's step sizes for the weights and the log-rates of pooled MAML, and the norm its gradients are scaled down to."""
+POOLED_RATES, POOLED_DECAYS = (0.003, 0.01, 0.03, 0.1, 0.3), (0.0, 0.5)
+"""Outer rates, and decays of momentum, among which pooled MAML's best are chosen for its runs."""
+NOT_MOVED = 1e-12
+"""The outer rate of leaves that a baseline does not learn."""
+CHUNK = 50
+"""Distributions that are judged at the same time."""
+START = "start.safetensors"
+"""What storey 2 sets out from, in the folder of the baselines."""
+TUNING_SEED, SEARCH_SEED = 101, 202
+"""Added to the seed for the distributions on which baselines are tuned: never those that are judged on."""
+
+
+@dataclass(frozen=True)
+class MAMLBaselines(Recipe):
+    """What recipes at storey 2 share that are judged beside MAML; a subclass gives network and family."""
+
+    meta_steps: int = 10
+    """K: MAML's meta-steps on a distribution, in training and when judged."""
+    meta_batch: int = 8
+    """Tasks per meta-step."""
+    judged: int = 16
+    """Tasks of a distribution on which the result of a run is judged, in training."""
+    inner_steps: int = 3
+    """Gradient steps on one task."""
+    inner_rate: float = 0.1
+    """Where all inner rates start."""
+    outer_rate: float = 0.1
+    """Where all outer rates start."""
+    outer_decay: float = 0.5
+    """Where the decays of the outer momentum start."""
+    outer_clip: float = 1.0
+    """Global norm that MAML's meta-gradients are scaled down to."""
+    pooled_steps: int = 6000
+    """Steps of pooled MAML from which storey 2 starts."""
+    pooled_batch: int = 16
+    """Tasks per step of pooled MAML, each from a distribution of its own."""
+    pooled_extra: int = 18_500
+    """Further steps of pooled MAML as a baseline, to give it at least the compute of storey 2."""
+    searched: int = 400
+    """Candidates of the random search over inner and outer rate."""
+    searched_on: int = 40
+    """Distributions on which each of them is tried."""
+    tuned_on: int = 100
+    """Distributions on which the outer rate of pooled MAML is chosen."""
+    episodes: int = 100
+    """Held-out distributions to be judged on."""
+    final_judged: int = 64
+    """Tasks of a held-out distribution on which the result of a run is judged."""
+
+    @abstractmethod
+    def objective(self, seed: int) -> Objective:
+        """The network and its loss, with fresh weights."""
+
+    @abstractmethod
+    def family(self, split: str) -> Tasks:
+        """The family of distributions for "train", "validation" (to choose settings and tune baselines) or "test"."""
+
+    @property
+    @abstractmethod
+    def metric(self) -> str:
+        """What rates and baselines are chosen by: "loss" or "accuracy"."""
+
+    @property
+    def adapted(self) -> Selector | None:
+        """Which leaves of the objective move on a task; all if None. The storeys above learn all in any case."""
+        return None
+
+    def maml(self) -> Descend:
+        """Storey 0: MAML's adaptation, with a rate per layer and step."""
+        objective = self.objective(self.seed)
+        rates = rates_for(objective, self.inner_rate, steps=self.inner_steps, learn=self.adapted)
+        return Descend(objective, clip(per_step(sgd(rates)), INNER_CLIP), self.inner_steps, learn=self.adapted)
+
+    def trainer(self) -> Descend:
+        """Storey 1: one run of MAML on one distribution, with an outer rate and momentum per leaf and meta-step."""
+        maml = self.maml()
+        rates = rates_for(Expected(maml), self.outer_rate, steps=self.meta_steps)
+        # as such, and not through their logarithms: a decay may go to zero and below
+        decays = PerLeaf(jnp.full_like(value(rates.numbers), self.outer_decay))
+        rule = clip(per_step(momentum(rates, decays)), self.outer_clip)
+        return lift(maml, rule, batch=self.meta_batch, steps=self.meta_steps, judged=self.judged)
+
+    def data(self) -> Tasks:
+        return self.family("train")
+
+    def held_out(self) -> Tasks:
+        return self.family("test")
+
+    def _start(self, folder: Path, show: Progress) -> Descend:
+        """Pooled MAML as storey 2 sets out from it."""
+        path, maml = folder / "baselines" / START, self.maml()
+        if not path.exists():
+            maml = self._pooled(self.pooled_steps, folder, show)
+            save_arrays(path, maml, {"recipe": self.name})
+        else:
+            maml, _ = load_arrays(path, maml)
+        return maml
+
+    def _pooled_trainer(self) -> Descend:
+        """MAML on the mixture of all training distributions: one storey lower, on the same tasks.
+
+        Its rates are constant until storey 2 sets out from it, and then fall to zero as storey 2's do.
+        """
+        maml = self.maml()
+        weights = (lambda objective: objective.learner.objective, POOLED_WEIGHT_RATE)
+        rates = rates_for(Expected(maml), POOLED_RATE_RATE, overrides=(weights,), learned=False)
+        end = self.pooled_steps + max(1, self.pooled_extra)
+        rule = anneal(clip(adam(rates), POOLED_CLIP), begin=self.pooled_steps, end=end)
+        return lift(maml, rule, batch=self.pooled_batch)
+
+    def _pooled(self, steps: int, folder: Path, show: Progress) -> Descend:
+        """Pooled MAML after so many steps; a longer run continues a shorter one."""
+        trainer = self._pooled_trainer()
+        state = train(
+            trainer,
+            Pooled(self.data()),
+            steps=steps,
+            seed=self.seed,
+            folder=folder / "baselines" / "pooled",
+            config={n: v for n, v in self.options().items() if n != "steps"},
+            title="pooled MAML",
+            show=show,
+        )
+        return trainer.result(state).learner
+
+    def _judge(
+        self, learner, family, episodes: int, seed: int, show: Progress, title: str, judged: int | None = None
+    ) -> Scores:
+        learner = judged_on(learner, judged or self.final_judged)
+        return evaluate(learner, family, episodes=episodes, seed=seed, chunk=CHUNK, show=show, title=title)
+
+    def _with_rates(
+        self, trainer: Descend, maml: Descend, outer: float, inner: float | None = None, decay: float = 0.0
+    ) -> Descend:
+        """The trainer with one outer rate and decay for the weights, and inner rates that the run does not move."""
+        learned, weights = pick(maml), len(pick(maml.objective))
+        if inner is not None:
+            learned[weights:] = [jnp.full_like(x, np.log(inner)) for x in learned[weights:]]
+        rates = [outer if i < weights else NOT_MOVED for i in range(len(learned))]
+        table = self.meta_steps, len(rates)
+        return put(trainer, [*learned, jnp.log(jnp.broadcast_to(jnp.asarray(rates), table)), jnp.full(table, decay)])
+
+    def _tuned_pooled(self, pooled: Descend, show: Progress) -> tuple[Descend, tuple[float, float]]:
+        """Pooled MAML as the start of a run, at the outer rate and momentum best on validation distributions."""
+        trainer = self.trainer()
+        candidates = {
+            (rate, decay): self._with_rates(trainer, pooled, rate, decay=decay)
+            for rate in POOLED_RATES
+            for decay in POOLED_DECAYS
+        }
+        best = self._best(candidates, self.tuned_on, TUNING_SEED, show, "rate of pooled MAML")
+        return candidates[best], best
+
+    def _random_search(self, show: Progress) -> tuple[Descend, tuple[float, float]]:
+        """MAML from fresh weights at the inner and outer rate that are best on validation distributions."""
+        trainer, maml = self.trainer(), self.maml()
+        draws = 10 ** np.random.default_rng(self.seed).uniform((-3, -3), (0.3, 0.3), (self.searched, 2))
+        candidates = {tuple(rates): self._with_rates(trainer, maml, rates[1], rates[0]) for rates in draws.tolist()}
+        rates = self._best(candidates, self.searched_on, SEARCH_SEED, show, "random search")
+        return candidates[rates], rates
+
+    def _best(self, candidates: dict, distributions: int, seed: int, show: Progress, title: str):
+        sign = 1 if self.metric == "loss" else -1
+        family = self.family("validation")
+
+        def score(learner):
+            scores = self._judge(learner, family, distributions, self.seed_for(seed), show, title, self.judged)
+            found = scores[self.metric].mean()
+            return sign * found if np.isfinite(found) else np.inf
+
+        return min(candidates, key=lambda each: score(candidates[each]))
+
+    def _one_of(self, family: Tasks) -> Tasks:
+        return family.sample(jax.random.key(self.seed)).support

@@ -1,0 +1,45 @@
+"""What the recipes at storey 2 that work on families of functions share."""
+
+from dataclasses import dataclass
+
+import jax
+
+from metatower.core import Objective, Tasks
+from metatower.nets import MLP, Supervised, squared_error
+from metatower.recipes.base import Recipe
+from metatower.tasks.functions import FunctionFamily
+
+
+@dataclass(frozen=True)
+class OnFunctions(Recipe):
+    """A small network on families of functions."""
+
+    shots: int = 5
+    """Examples to adapt to, per task."""
+    queries: int = 10
+    """Examples to be judged on, per task."""
+    frequency: tuple[float, float] = (0.5, 1.2)
+    """Least and largest angular frequency of a distribution."""
+    hidden: tuple[int, ...] = (40, 40)
+    """Units of the hidden layers."""
+
+    @property
+    def metric(self) -> str:
+        return "loss"
+
+    def objective(self, seed: int) -> Objective:
+        return Supervised(MLP((1, *self.hidden, 1), key=jax.random.key(seed)), squared_error)
+
+    def family(self, split: str) -> Tasks:
+        kinds = ("sawtooth", "bumps") if split == "test" else ("sinusoid", "triangle", "square")
+        return FunctionFamily(kinds, self.shots, self.queries, frequency=self.frequency)
+
+    def data(self) -> Tasks:
+        return self.family("train")
+
+    def held_out(self) -> Tasks:
+        return self.family("test")
+
+    def judged_on(self) -> dict[str, Tasks]:
+        """Held-out families by what is appended to the names of their rows."""
+        return {" (fresh distributions)": self.family("train"), " (held-out kinds)": self.held_out()}
