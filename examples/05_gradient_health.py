@@ -50,6 +50,4 @@ trainer = lift(
 )
 state = jax.jit(lambda key: trainer.adapt(Sinusoids(), key=key))(jax.random.key(1))
 rates = ", ".join(f"{float(rate):.3g}" for rate in jax.numpy.exp(state.leaves[0]))
-print(
-    f"\n{trainer.steps} steps of `Switching`: {int(state.gradient.count)} of them by evolution; the rates are now {rates}"
-)
+print(f"\n{trainer.steps} steps of `Switching`: {int(state.gradient.count)} by evolution; the rates are now {rates}")
