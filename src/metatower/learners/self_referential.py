@@ -31,8 +31,8 @@ class SelfReferential(Learner):
     Make one with `self_referential`.
 
     Differs from the paper in: one head and one such layer between a network that reads and a linear layer that answers,
-    with a residual connection around it, where the paper stacks layers with transformer blocks; a larger W_0; queries do
-    not change the weights for each other.
+    with a residual connection around it, where the paper stacks layers with transformer blocks; a larger W_0; queries
+    do not change the weights for each other.
     """
 
     read: list[Linear]
