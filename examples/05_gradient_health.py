@@ -25,7 +25,7 @@ gradients = {
     "first order": FirstOrder(),
     "truncated": Truncated(steps // 4),
     "evolution": Evolution(pairs=16, sigma=0.1),
-    "noise reuse": NRES(pairs=16, sigma=0.1, unroll=steps // 4),
+    "noise reuse": NRES(pairs=16, sigma=0.1, unroll=steps // 4, every_step=False),
 }
 
 for rate in (0.01, 0.2):
