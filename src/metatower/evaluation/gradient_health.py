@@ -228,7 +228,7 @@ def lyapunov(run: Run, *, key: PRNGKeyArray) -> Float[Array, ""]:
     """The largest Lyapunov exponent of an inner run, over its own length: mean log growth of a difference, per step.
 
     By one Jacobian-vector product along each step, from a random direction of the state, brought back to length 1 after
-    each (Benettin et al. 1980). Minus infinity where a difference vanishes. A float that only counts steps, as Adam has
+    each (Benettin et al. 1980). Minus infinity where a difference vanishes, undefined where the run overflows. A float that only counts steps, as Adam has
     one, keeps its difference: such states have at least 0.
     """
     task, start = run.task(), run.start()
@@ -252,7 +252,9 @@ def lyapunov(run: Run, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return (floating, rest, direction), jnp.log(length)
 
     first, _ = unit(jax.tree.unflatten(structure, drawn))
-    return jnp.mean(jax.lax.scan(step, (floating, rest, first), jnp.arange(run.learner.steps))[1])
+    (end, _, _), logs = jax.lax.scan(step, (floating, rest, first), jnp.arange(run.learner.steps))
+    bounded = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(end)]))
+    return jnp.where(bounded, jnp.mean(logs), jnp.nan)
 
 
 @eqx.filter_jit
