@@ -228,8 +228,8 @@ def lyapunov(run: Run, *, key: PRNGKeyArray) -> Float[Array, ""]:
     """The largest Lyapunov exponent of an inner run, over its own length: mean log growth of a difference, per step.
 
     By one Jacobian-vector product along each step, from a random direction of the state, brought back to length 1 after
-    each (Benettin et al. 1980). Minus infinity where a difference vanishes, undefined where the run overflows. A float that only counts steps, as Adam has
-    one, keeps its difference: such states have at least 0.
+    each (Benettin et al. 1980). Minus infinity where a difference vanishes, undefined where the run overflows. A float
+    that only counts steps, as Adam has one, keeps its difference: such states have at least 0.
     """
     task, start = run.task(), run.start()
     floating, rest = eqx.partition(start, eqx.is_inexact_array)
