@@ -34,21 +34,14 @@ class Families(Tasks):
         return Task(stretched, stretched)
 
 
-width, steps, updates = (4, 1, 1) if smoke else (20, 3, 120)
+width, steps, updates = (4, 1, 1) if smoke else (20, 3, 100)
 objective = Supervised(MLP((1, width, 1), key=jax.random.key(0)), squared_error)
 maml = Descend(objective, sgd(Positive(0.003)))  # storey 0
 trainer = lift(maml, sgd(Positive(0.003)), batch=4, steps=steps)  # storey 1: rates too small
-meta = lift(  # storey 2, whose steps are too short to mend that
-    trainer,
-    adam(Positive(0.01)),
-    batch=2,
-    steps=steps,
-    judged=4,
-    learn=lambda trainer: (trainer.rule, trainer.objective.learner.rule),
-)
-top = lift(  # storey 3
-    meta, adam(0.1), batch=8, gradient=Evolution(pairs=1 if smoke else 4, sigma=0.5), learn=lambda learner: learner.rule
-)
+learn = lambda trainer: (trainer.rule, trainer.objective.learner.rule)  # noqa: E731
+meta = lift(trainer, adam(Positive(0.01)), batch=2, steps=steps, judged=4, learn=learn)  # storey 2: steps too short
+evolution = Evolution(pairs=1 if smoke else 4, sigma=0.2)
+top = lift(meta, adam(0.08), batch=8, gradient=evolution, learn=lambda learner: learner.rule)  # storey 3
 print(describe(top))
 
 tasks = Families(FunctionFamily())

@@ -164,6 +164,16 @@ def test_chaos_with_a_good_exact_gradient_keeps_it_and_thresholds_count():
     assert unknown.growth == 1
 
 
+def test_runs_that_diverge_are_not_blamed_on_the_estimator():
+    """Descent in a bowl by steps so long that it overflows."""
+    tower = lift(maml(Bowl(number(0.9)), number(1e10), steps=30), sgd(0.1))
+    found = gradient_health(tower, Bowls(number(0.7), number(1.3)), {"exact": Unrolled()}, draws=2)
+    assert found.diverged == 1
+    assert recommend(found).estimator == "none"
+    assert "100 % of the inner runs are not finite: shorten" in str(found)
+    assert "Limit" not in str(found)
+
+
 def test_misuse_is_answered_in_a_sentence():
     objective = Bowl(number(0.9))
     tower = lift(maml(objective, 0.1), sgd(0.1))

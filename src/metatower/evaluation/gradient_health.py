@@ -56,8 +56,15 @@ class Health:
         return 0.0 if self.exponents is None else float(np.mean(self.exponents))
 
     @property
+    def diverged(self) -> float:
+        """Share of inner runs, of 1, that leave all bounds by themselves."""
+        return 0.0 if self.exponents is None else float(np.mean(np.isnan(self.exponents) | (self.exponents == np.inf)))
+
+    @property
     def growth(self) -> float:
         """By what factor an inner run enlarges a small difference: exp(λ T). It enlarges the exact gradient as much."""
+        if self.diverged:
+            return math.inf
         return float(np.exp(np.minimum(self.exponent * self.steps, 700.0)))
 
     def __str__(self) -> str:
@@ -84,6 +91,8 @@ class Health:
         chaos = "Lyapunov exponent of the inner run: "
         if self.exponents is None:
             chaos += "not to be measured (its state has no numbers at its start)"
+        elif self.diverged:
+            chaos += f"none, {100 * self.diverged:.0f} % of the runs are not finite"
         else:
             chaos += f"{self.exponent:.3g} per step, so {self.steps} steps enlarge a difference {self.growth:.3g} times"
         return "\n".join([*table, chaos, str(recommend(self))])
@@ -112,7 +121,8 @@ class Advice:
     limit: float
 
     def __str__(self) -> str:
-        return f"Recommended: {self.estimator}. {self.reason} Limit for `Switching`: {self.limit:.2g}."
+        limit = f" Limit for `Switching`: {self.limit:.2g}." if math.isfinite(self.limit) else ""
+        return f"Recommended: {self.estimator}. {self.reason}{limit}"
 
 
 def gradient_health(
@@ -174,6 +184,7 @@ def gradient_health(
 def recommend(health: Health, thresholds: Thresholds | None = None) -> Advice:
     """An estimator for the storey, from what was measured. The rows are known by the names of the default estimators.
 
+    0. If inner runs are not finite themselves: "none", as no estimator mends that.
     1. If the exact gradient is not always finite, or the run is chaotic (`growth`) and the exact gradient either has
        less signal to noise than evolution strategies or is no more than its own noise (two standard errors of its
        mean): `NRES` for `long` runs, else `Evolution`.
@@ -185,9 +196,12 @@ def recommend(health: Health, thresholds: Thresholds | None = None) -> Advice:
     t = thresholds or Thresholds()
     rows = {row.name: row for row in health.rows}
     exact, smooth = health.rows[0], rows.get("evolution")
-    usual = smooth if smooth is not None and smooth.finite == 1 else exact
+    if health.diverged:
+        share = f"{100 * health.diverged:.0f} %"
+        return Advice("none", f"{share} of the inner runs are not finite: shorten or clip their steps first.", math.nan)
+    usual = exact if smooth is None else smooth
     sizes = usual.norms[np.isfinite(usual.norms)]
-    limit = 10 * float(np.max(sizes)) if len(sizes) else 1.0
+    limit = 10 * float(np.median(sizes) if smooth is None else np.max(sizes)) if len(sizes) else math.nan
     in_parts = "NRES" if health.steps > t.long else "Evolution"
     if exact.finite < 1:
         return Advice(in_parts, f"The exact gradient is not finite on {100 * (1 - exact.finite):.0f} % of keys.", limit)
@@ -214,8 +228,8 @@ def lyapunov(run: Run, *, key: PRNGKeyArray) -> Float[Array, ""]:
     """The largest Lyapunov exponent of an inner run, over its own length: mean log growth of a difference, per step.
 
     By one Jacobian-vector product along each step, from a random direction of the state, brought back to length 1 after
-    each (Benettin et al. 1980). Minus infinity where a difference vanishes. A float that only counts steps, as Adam has
-    one, keeps its difference: such states have at least 0.
+    each (Benettin et al. 1980). Minus infinity where a difference vanishes, undefined where the run overflows. A float
+    that only counts steps, as Adam has one, keeps its difference: such states have at least 0.
     """
     task, start = run.task(), run.start()
     floating, rest = eqx.partition(start, eqx.is_inexact_array)
@@ -238,7 +252,9 @@ def lyapunov(run: Run, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return (floating, rest, direction), jnp.log(length)
 
     first, _ = unit(jax.tree.unflatten(structure, drawn))
-    return jnp.mean(jax.lax.scan(step, (floating, rest, first), jnp.arange(run.learner.steps))[1])
+    (end, _, _), logs = jax.lax.scan(step, (floating, rest, first), jnp.arange(run.learner.steps))
+    bounded = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(end)]))
+    return jnp.where(bounded, jnp.mean(logs), jnp.nan)
 
 
 @eqx.filter_jit
