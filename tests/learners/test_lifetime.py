@@ -40,13 +40,13 @@ def test_fresh_it_does_what_its_rule_does():
     ours, plain = (each.adapt(data(0), key=key(0)) for each in (learner, Descend(curve(), sgd(0.2), steps=3)))
     for a, b in zip(ours.leaves, plain.leaves, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
-    remembering = learner.remembering(jnp.ones(4))  # says nothing yet: its readouts are zero
+    remembering = learner.remembering(jnp.ones(4)).start(key=key(0))  # says nothing yet: its readouts are zero
     np.testing.assert_allclose(remembering.leaves[0], curve().w)
 
 
 def test_memory_changes_where_a_task_starts_and_how_it_is_learned():
     learner = adaptation()
-    blank, full = learner.remembering(jnp.zeros(3)), learner.remembering(jnp.ones(3))
+    blank, full = learner.start(key=key(0)), learner.remembering(jnp.ones(3)).start(key=key(0))
     wanted = jnp.ones(3) @ learner.shift @ learner.basis[0]
     np.testing.assert_allclose(full.leaves[0] - blank.leaves[0], wanted, rtol=1e-5)
     same_place = eqx.tree_at(lambda state: state.leaves, full, blank.leaves)

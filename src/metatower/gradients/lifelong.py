@@ -1,5 +1,6 @@
 """The loss over a whole life, and not at its end only."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -25,15 +26,19 @@ class Lifelong(Gradient):
     Args:
         weights: `[steps + 1]`, one for each step of the learner that is crossed and one for the judgement. No storey
             learns them. `rising_weights` makes some.
+        logarithm: of the losses, which must be above zero: a run that goes wrong then counts by how many times it is
+            worse, and does not drown the others.
 
     Raises:
         ValueError: another number of weights; a learner whose `update` reports no loss.
     """
 
     weights: Constant
+    logarithm: bool = eqx.field(static=True)
 
-    def __init__(self, weights: Float[Array, " steps_and_end"]):
+    def __init__(self, weights: Float[Array, " steps_and_end"], logarithm: bool = False):
         self.weights = Constant(jnp.asarray(weights, jnp.result_type(float)))
+        self.logarithm = logarithm
 
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
         weights = value(self.weights)
@@ -55,7 +60,8 @@ class Lifelong(Gradient):
 
         state, losses = jax.lax.scan(body, learner.start(key=key_start), fork(key_steps, learner.steps))
         end, metrics = learner.loss(state, task.query, key=key_query)
-        weighted = losses @ weights[:-1] + end * weights[-1]
+        measure = jnp.log if self.logarithm else lambda loss: loss
+        weighted = measure(losses) @ weights[:-1] + measure(end) * weights[-1]
         return jax.lax.stop_gradient(end) + weighted - jax.lax.stop_gradient(weighted), metrics
 
 

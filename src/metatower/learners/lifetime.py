@@ -7,7 +7,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metatower.core import Data, Learner, Metrics, Objective, Scored, State, Task, Tasks, pick, put, run
+from metatower.core import (
+    Constant,
+    Data,
+    Learner,
+    Metrics,
+    Objective,
+    Scored,
+    State,
+    Task,
+    Tasks,
+    pick,
+    put,
+    run,
+    value,
+)
 from metatower.core.keys import fork
 from metatower.core.leaves import strong
 from metatower.rules import Coordinatewise
@@ -32,7 +46,7 @@ class Adapting(eqx.Module):
 class RecurrentAdaptation(Learner):
     """Learns a task by a learned rule, under the eyes of a memory of the task and of a memory of earlier tasks.
 
-    In the light of the lifetime memory m (nought by itself) and with s = 0 at the start of a task:
+    In the light of the lifetime memory m (nought unless `remembering`) and with s = 0 at the start of a task:
 
         θ_0 = θ + (m A) P                                          where a task starts from
         s ← GRU([loss, log rms g of every leaf, m B], s)           every step
@@ -54,18 +68,21 @@ class RecurrentAdaptation(Learner):
     """A."""
     basis: list[Float[Array, "rank ..."]]
     """P, for each leaf."""
+    life: Constant
+    """m at the start of a task: nought, or what a lifetime has ended with (`Lifetime.result`)."""
     steps: int = eqx.field(static=True)
 
     def start(self, *, key: PRNGKeyArray) -> Adapting:
         del key
-        return self.remembering(jnp.zeros(len(self.shift), self.shift.dtype))
-
-    def remembering(self, life: Float[Array, " life_unit"]) -> Adapting:
-        """A fresh state in the light of a lifetime memory."""
+        life = value(self.life)
         by = life @ self.shift
         pairs = zip(pick(self.objective), self.basis, strict=True)
         leaves = [strong(leaf) + jnp.tensordot(by, basis, 1) for leaf, basis in pairs]
         return Adapting(leaves, self.rule.start(leaves), jnp.zeros(self.gru.hidden_size, by.dtype), life)
+
+    def remembering(self, life: Float[Array, " life_unit"]) -> "RecurrentAdaptation":
+        """This learner in the light of a lifetime memory."""
+        return eqx.tree_at(lambda learner: learner.life, self, Constant(life))
 
     def update(self, state: Adapting, data: Data, *, key: PRNGKeyArray) -> tuple[Adapting, Metrics]:
         loss, gradient = self.slope(state, data, key=key)
@@ -99,28 +116,6 @@ class RecurrentAdaptation(Learner):
     @property
     def height(self) -> int:
         return self.objective.height
-
-
-class Remembers(Learner):
-    """Adapts as `learner` does, in the light of a lifetime memory: what a `Lifetime` has learned of a distribution."""
-
-    learner: RecurrentAdaptation
-    life: Float[Array, " life_unit"]
-    steps: int = eqx.field(static=True)
-
-    def start(self, *, key: PRNGKeyArray) -> Adapting:
-        del key
-        return self.learner.remembering(self.life)
-
-    def step(self, state: Adapting, data: Data, *, key: PRNGKeyArray) -> Adapting:
-        return self.learner.step(state, data, key=key)
-
-    def loss(self, state: Adapting, data: Data, *, key: PRNGKeyArray) -> Scored:
-        return self.learner.loss(state, data, key=key)
-
-    @property
-    def height(self) -> int:
-        return self.learner.height
 
 
 class Lifetime(Learner):
@@ -180,9 +175,9 @@ class Lifetime(Learner):
 
         return jax.tree.map(jnp.mean, jax.vmap(one)(fork(key, self.judged)))
 
-    def result(self, state: State) -> Remembers:
+    def result(self, state: State) -> RecurrentAdaptation:
         """The learner of tasks that a lifetime has ended with."""
-        return Remembers(self.learner, state, self.learner.steps)
+        return self.learner.remembering(state)
 
     def _adapted(self, memory: Array, task: Task, key: PRNGKeyArray) -> tuple[Adapting, Adapting]:
         learner = self.result(memory)
@@ -234,6 +229,7 @@ def recurrent_adaptation(
             spread / rank**0.5 * jax.random.normal(key, (rank, *leaf.shape))
             for key, leaf in zip(keys[3:], leaves, strict=True)
         ],
+        Constant(jnp.zeros(life)),
         steps,
     )
 

@@ -56,9 +56,9 @@ class LearnedOuterRule(OnFunctions):
     """Distributions per storey-2 step; on each, one run of MAML."""
     inner_steps: int = 3
     """Gradient steps on one task."""
-    inner_rate: float = 0.05
+    inner_rate: float = 0.02
     """Step size of MAML's adaptation."""
-    outer_rate: float = 0.01
+    outer_rate: float = 0.02
     """Where the rule's step sizes start."""
     rule_rate: float = 1e-2
     """Storey 2's Adam step size."""
@@ -94,7 +94,7 @@ class LearnedOuterRule(OnFunctions):
 
     def learner(self) -> Descend:
         top = anneal(clip(adam(self.rule_rate), TOP_CLIP), end=max(1, self.steps))
-        gradient = Lifelong(rising_weights(self.meta_steps))
+        gradient = Lifelong(rising_weights(self.meta_steps), logarithm=True)
         return lift(
             self.trainer(), top, batch=self.distributions, gradient=gradient, learn=lambda trainer: trainer.rule
         )
