@@ -1,0 +1,13 @@
+"""Environments with explicit tasks, and the one `Trial` that owns resets."""
+
+from metatower.envs.bandit import BernoulliBandit as BernoulliBandit
+from metatower.envs.protocol import Box as Box
+from metatower.envs.protocol import Discrete as Discrete
+from metatower.envs.protocol import Environment as Environment
+from metatower.envs.protocol import Step as Step
+from metatower.envs.trial import Outcome as Outcome
+from metatower.envs.trial import Seen as Seen
+from metatower.envs.trial import Trial as Trial
+from metatower.envs.trial import TrialState as TrialState
+from metatower.envs.trial import World as World
+from metatower.envs.trial import Worlds as Worlds
