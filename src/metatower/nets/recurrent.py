@@ -1,6 +1,6 @@
-"""Memories: networks that take one input after another. All have `start`, `__call__` for one input, and `over` for many.
+"""Memories: networks that take one input after another, with `start`, `__call__` for one input, `over` for many.
 
-What one says is a function of all inputs so far, held in a memory of fixed shape. None knows of batches: use `jax.vmap`.
+What one says is a function of all inputs so far, held in a memory of fixed shape. None knows of batches: `jax.vmap` it.
 """
 
 from abc import abstractmethod
