@@ -5,6 +5,8 @@ be lifted.
 `fomaml` and `reptile` differ in how the gradient crosses that storey, and return its trainer (storey 1).
 `ImplicitMAML` and `LEO` are learners of their own kind, as are those that take no gradient step on a task but fit a
 head to the features of a network (`learners.features`): Prototypical and Matching Networks, R2-D2, plain baselines.
+Learners that act in worlds (`learners.acting`) are `RL2`, trained by `PPO`, and the agents that it is compared with.
+`maml_rl` learns a world by policy gradients.
 """
 
 from collections.abc import Callable
@@ -18,14 +20,20 @@ from metatower.learners.leo import leo as leo
 from metatower.learners.logistic import LogisticRegression as LogisticRegression
 from metatower.learners.maml import maml as maml
 from metatower.learners.maml_plus_plus import maml_plus_plus as maml_plus_plus
+from metatower.learners.maml_rl import PolicyReturn as PolicyReturn
+from metatower.learners.maml_rl import Reflex as Reflex
+from metatower.learners.maml_rl import maml_rl as maml_rl
 from metatower.learners.matching import FullContext as FullContext
 from metatower.learners.matching import MatchingNetwork as MatchingNetwork
 from metatower.learners.meta_sgd import meta_sgd as meta_sgd
 from metatower.learners.nearest import NearestNeighbour as NearestNeighbour
 from metatower.learners.nearest_centroid import NearestCentroid as NearestCentroid
+from metatower.learners.ppo import PPO as PPO
 from metatower.learners.prototypical import PrototypicalNetwork as PrototypicalNetwork
 from metatower.learners.reptile import reptile as reptile
 from metatower.learners.ridge import R2D2 as R2D2
+from metatower.learners.rl2 import RL2 as RL2
+from metatower.learners.rl2 import rl2 as rl2
 
 LEARNERS: dict[str, Callable[..., Descend]] = {
     "anil": anil,

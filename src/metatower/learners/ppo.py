@@ -1,5 +1,6 @@
 """Proximal policy optimisation over whole trials."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -96,6 +97,13 @@ class PPO(Learner):
     def axis(self) -> str | None:
         return self.shared
 
+    @property
+    def parts(self) -> int:
+        return self.trials // self.minibatches
+
+    def shared_over(self, axis: str) -> "PPO":
+        return dataclasses.replace(self, shared=axis)
+
     def start(self, *, key: PRNGKeyArray) -> Practice:
         del key
         leaves = [strong(leaf) for leaf in pick(self.agent)]
@@ -139,7 +147,11 @@ class PPO(Learner):
             world = data.sample(key_task).support
             return play(agent, Trial(world.environment, episodes=self.episodes), world.task, key=key_play)
 
-        return jax.vmap(one)(own_share(fork(key, trials), self.shared))
+        keys = own_share(fork(key, trials), self.shared)
+        devices = 1 if self.shared is None else jax.lax.axis_size(self.shared)
+        if len(keys) * devices != trials:
+            raise ValueError(f"PPO: {trials} trials cannot be shared equally by {devices} devices.")
+        return jax.vmap(one)(keys)
 
     def _lesson(self, agent: RL2, played: Played) -> "Lesson":
         rewards, values = played.outcome.reward / self.unit, played.about["value"]

@@ -18,6 +18,7 @@ from metatower.nets.policy import ActorCritic as ActorCritic
 from metatower.nets.policy import Categorical as Categorical
 from metatower.nets.policy import Gaussian as Gaussian
 from metatower.nets.policy import Head as Head
+from metatower.nets.policy import Policy as Policy
 from metatower.nets.recurrent import GRU as GRU
 from metatower.nets.recurrent import Forgetful as Forgetful
 from metatower.nets.recurrent import Memory as Memory

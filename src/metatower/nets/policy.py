@@ -1,5 +1,7 @@
 """Policies: distributions over actions, and the network with a memory that gives them."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -138,3 +140,31 @@ class ActorCritic(eqx.Module):
     def _heads(self, y):
         y = y if self.hidden is None else jnp.tanh(self.hidden(y))
         return self.actor(y), self.critic(y)[:, 0]
+
+
+class Policy(eqx.Module):
+    """A distribution over actions from an observation alone, by tanh layers; takes batches.
+
+    Args:
+        sizes: units per layer, from the numbers in an observation to the last hidden layer: `(2, 64, 64)`.
+        actions: how many actions there are, or how many numbers one has.
+        discrete: whether actions are numbered.
+        scale: the standard deviation of continuous actions to begin with.
+    """
+
+    layers: list[Linear]
+    head: Head
+
+    def __init__(
+        self, sizes: Sequence[int], actions: int, *, key: PRNGKeyArray, discrete: bool = True, scale: float = 0.5
+    ):
+        key_head, *keys = jax.random.split(key, len(sizes))
+        shapes = zip(sizes[:-1], sizes[1:], keys, strict=True)
+        self.layers = [Linear(i, o, key=k, scale=3**0.5) for i, o, k in shapes]  # variance 1 / inputs
+        self.head = Head(sizes[-1], actions, key=key_head, discrete=discrete, scale=scale)
+
+    def __call__(self, x: Float[Array, "n ..."]) -> Distribution:
+        x = x.reshape(len(x), -1)
+        for layer in self.layers:
+            x = jnp.tanh(layer(x))
+        return self.head(x)

@@ -10,6 +10,7 @@ from metatower.recipes.maml_glyphs import MAMLGlyphs
 from metatower.recipes.maml_sinusoid import MAMLSinusoid
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
+from metatower.recipes.rl2_bandits import RL2Bandits
 
 DEFAULT = "optimised-maml"
 """What `metatower train` runs when no recipe is named."""
@@ -26,6 +27,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "fomaml": FirstOrderMAML,
     "meta-sgd": MetaSGD,
     "reptile": ReptileRecipe,
+    "rl2-bandits": RL2Bandits,
 }
 """Every recipe by its name on the command line."""
 
