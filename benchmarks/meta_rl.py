@@ -2,8 +2,8 @@
 
 Trains the recipes and writes `benchmarks/results/meta_rl.json`. Trainings are kept in `--runs` and continued there, so
 that the command can be stopped and given again; rows of settings that are not asked for stay as they are. Trials are
-fresh ones, 20,000 per seed unless a setting says otherwise, the same worlds and luck for all agents of a seed. Published
-values are of Duan et al. 2016, tables 1 and 2.
+fresh ones, 20,000 per seed unless a setting says otherwise, the same worlds and luck for all agents of a seed.
+Published values are of Duan et al. 2016, tables 1 and 2.
 """
 
 import argparse

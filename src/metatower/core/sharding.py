@@ -82,6 +82,8 @@ def shard(tower: Learner, devices: int | None = None) -> Learner:
         number = min(number, tasks[best])
         while _in_parts(tower, best) and tasks[best] % number:
             number -= 1
+    if number == 1:
+        return tower
     return Sharded(_marked(tower, best), mesh_of(there[:number]), tower.steps)
 
 

@@ -35,6 +35,7 @@ class MAMLNavigation(Recipe):
     """
 
     name: ClassVar[str] = "maml-navigation"
+    acts: ClassVar[bool] = True
 
     steps: int = 500
     batch: int = 20
@@ -98,13 +99,16 @@ class MAMLNavigation(Recipe):
 
     def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
         del folder
-        conclusion, curves = Conclusion(notes=self._notes()), {}
+        return self.judge_fresh(artefact, episodes=None, seed=self.seed, show=show)
+
+    def judge_fresh(self, artefact: Any, *, episodes: int | None, seed: int, show: Progress) -> Conclusion:
+        conclusion, curves, judged = Conclusion(notes=self._notes()), {}, episodes or self.judged
         for name, learner in {"MAML": artefact, "untrained": self._inner()}.items():
             scores = adaptation_scores(
                 learner,
                 self.held_out(),
-                episodes=self.judged,
-                seed=self.seed,
+                episodes=judged,
+                seed=seed,
                 steps=self.adapted,
                 chunk=50,
                 show=show,
@@ -116,7 +120,7 @@ class MAMLNavigation(Recipe):
         conclusion.compare(f"MAML, {_after(1)}", f"MAML, {_after(0)}", f"untrained, {_after(1)}")
         conclusion.figures["adaptation"] = Curves(
             f"Return in a fresh world against gradient steps of {self.trajectories} episodes each: means of "
-            f"{self.judged:,} worlds with 95 % intervals.",
+            f"{judged:,} worlds with 95 % intervals.",
             "gradient steps on the world",
             "return",
             curves,

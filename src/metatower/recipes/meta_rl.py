@@ -4,7 +4,7 @@ import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -33,6 +33,8 @@ class MetaRL(Recipe):
 
     A trial: several episodes in one world that the agent has never seen; it keeps its memory from one to the next.
     """
+
+    acts: ClassVar[bool] = True
 
     episodes: int = 10
     """Episodes of one trial; the memory begins anew with each trial."""
@@ -163,6 +165,19 @@ class MetaRL(Recipe):
             np.arange(1, self.episodes + 1),
         )
         self.look_inside(conclusion, artefact, scores)
+        return conclusion
+
+    def judge_fresh(self, artefact: Any, *, episodes: int | None, seed: int, show: Progress) -> Conclusion:
+        judged = dataclasses.replace(self, judged=episodes or self.judged, seed=seed)
+        scores = {
+            name: judged.judge(agent, show, name, **how_played(agent))
+            for name, agent in {"RL²": artefact, **self.references()}.items()
+        }
+        words = f"{judged.judged:,} fresh trials of {self.episodes} episode(s), the same for every agent."
+        conclusion = Conclusion(notes=[words, *self.about_references()])
+        for name, each in scores.items():
+            conclusion.add(name, {"return": each["return"]}, "trial")
+        conclusion.compare("RL²", *self.references())
         return conclusion
 
     def look_inside(self, conclusion: Conclusion, artefact: RL2, scores: dict[str, dict[str, np.ndarray]]) -> None:
