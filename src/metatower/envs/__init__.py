@@ -1,10 +1,14 @@
 """Environments with explicit tasks, and the one `Trial` that owns resets."""
 
+from metatower.envs.arm import Arm as Arm
+from metatower.envs.arm import ArmTask as ArmTask
 from metatower.envs.bandit import BernoulliBandit as BernoulliBandit
+from metatower.envs.cartpole import CartPole as CartPole
 from metatower.envs.gridnavi import GridNavi as GridNavi
 from metatower.envs.mdp import MDP as MDP
 from metatower.envs.mdp import RandomMDP as RandomMDP
 from metatower.envs.navigation import Navigation as Navigation
+from metatower.envs.pendulum import Pendulum as Pendulum
 from metatower.envs.protocol import Box as Box
 from metatower.envs.protocol import Discrete as Discrete
 from metatower.envs.protocol import Environment as Environment

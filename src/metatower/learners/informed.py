@@ -77,11 +77,11 @@ class Random(Agent):
         space: of an environment: `environment.actions`.
     """
 
+    actions: int = eqx.field(static=True)
     space: Discrete | Box
 
-    @property
-    def actions(self) -> int:  # type: ignore[override]
-        return self.space.size
+    def __init__(self, space: Discrete | Box):
+        self.space, self.actions = space, space.size
 
     def begin(self, *, key: PRNGKeyArray) -> None:
         del key
