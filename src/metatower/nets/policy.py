@@ -69,19 +69,24 @@ Distribution = Categorical | Gaussian
 class Head(eqx.Module):
     """Turns features into a distribution over actions: the logits, or the mean beside a learned scale per dimension.
 
-    The last layer starts small, so that all actions are about equally likely at first, whatever the features.
+    The last layer starts small, so that all actions are about equally likely at first, whatever the features. The mean
+    is counted in units of the scale to begin with, so that one step size suits actions of any size.
     """
 
     linear: Linear
     log_scale: Float[Array, " n"] | None
+    unit: float = eqx.field(static=True)
 
     def __init__(self, inputs: int, actions: int, *, key: PRNGKeyArray, discrete: bool, scale: float = 0.5):
         self.linear = Linear(inputs, actions, key=key, scale=0.01)
         self.log_scale = None if discrete else jnp.full(actions, jnp.log(scale))
+        self.unit = scale
 
     def __call__(self, x: Float[Array, "n inputs"]) -> Distribution:
         y = self.linear(x)
-        return Categorical(y) if self.log_scale is None else Gaussian(y, jnp.broadcast_to(self.log_scale, y.shape))
+        if self.log_scale is None:
+            return Categorical(y)
+        return Gaussian(self.unit * y, jnp.broadcast_to(self.log_scale, y.shape))
 
 
 class ActorCritic(eqx.Module):

@@ -42,7 +42,7 @@ class MAMLNavigation(Recipe):
     """Worlds per meta-training step."""
     trajectories: int = 20
     """Episodes of one inner step, and of one judgement."""
-    inner_rate: float = 1e-3
+    inner_rate: float = 5e-3
     """Step size of the adaptation to begin with, one per leaf, learned."""
     inner_steps: int = 1
     """Gradient steps of one adaptation, in training."""

@@ -39,7 +39,7 @@ class RL2Bandits(MetaRL):
 
     name: ClassVar[str] = "rl2-bandits"
 
-    steps: int = 400
+    steps: int = 800
     arms: int = 5
     """Arms of a bandit (k)."""
     episodes: int = 10
