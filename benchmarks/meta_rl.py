@@ -58,6 +58,7 @@ SETTINGS = {
     "mdp-25": Setting("rl2-mdps", {"episodes": 25, "trials": 256}, 445, 445.7),
     "gridnavi": Setting("rl2-gridnavi"),
     "navigation": Setting("maml-navigation"),
+    "arm": Setting("rl2-arm"),
 }
 
 

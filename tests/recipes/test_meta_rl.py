@@ -11,6 +11,7 @@ from metatower.evaluation.conclusion import Conclusion
 from metatower.learners import RL2
 from metatower.recipes import find
 from metatower.recipes.judge import judge
+from metatower.recipes.rl2_arm import closed
 from metatower.recipes.run import CONCLUSION, execute, load
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -68,6 +69,19 @@ def test_navigation_is_judged_after_each_step(tmp_path):
     assert any("stays gains -38.26" in note for note in conclusion.notes)
 
 
+def test_the_arm_is_judged_on_every_split_beside_domain_randomisation(tmp_path):
+    execute(find("rl2-arm")(**{**SMALL, "judged": 3}, episodes=1), tmp_path)
+    conclusion = Conclusion.load(tmp_path / CONCLUSION)
+    for split in ("training", "extrapolation"):
+        assert {f"RL², {split}", f"domain randomisation, {split}"} <= set(conclusion.scores)
+        assert any(note.startswith(f"{split}: RL² closes") for note in conclusion.notes)
+
+
+def test_how_much_of_a_gap_is_closed():
+    low, high = np.zeros(4), np.full(4, 2.0)
+    assert closed(np.array([1.0, 1.5, 1.5, 2.0]), low, high).startswith("RL² closes 75.0 %")
+
+
 def test_ablations_are_trained_apart(tmp_path):
     execute(find("rl2-bandits")(**SMALL, arms=2, episodes=3, ablate=True), tmp_path)
     names = {row.name for row in Conclusion.load(tmp_path / CONCLUSION).results}
@@ -75,7 +89,7 @@ def test_ablations_are_trained_apart(tmp_path):
     assert (tmp_path / "baselines" / "without-memory").is_dir()
 
 
-@pytest.mark.parametrize("name", ["rl2-mdps", "rl2-gridnavi", "rl2-bandits", "maml-navigation"])
+@pytest.mark.parametrize("name", ["rl2-mdps", "rl2-gridnavi", "rl2-arm", "rl2-bandits", "maml-navigation"])
 def test_every_recipe_can_be_built(name):
     trainer, worlds = find(name)().build()
     assert trainer.height == 1

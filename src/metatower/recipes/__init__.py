@@ -11,6 +11,7 @@ from metatower.recipes.maml_navigation import MAMLNavigation
 from metatower.recipes.maml_sinusoid import MAMLSinusoid
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
+from metatower.recipes.rl2_arm import RL2Arm
 from metatower.recipes.rl2_bandits import RL2Bandits
 from metatower.recipes.rl2_worlds import RL2GridNavi, RL2MDPs
 
@@ -31,6 +32,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "reptile": ReptileRecipe,
     "rl2-bandits": RL2Bandits,
     "rl2-mdps": RL2MDPs,
+    "rl2-arm": RL2Arm,
     "rl2-gridnavi": RL2GridNavi,
     "maml-navigation": MAMLNavigation,
 }
