@@ -63,7 +63,9 @@ from metatower.learners import (
     reptile,
     rl2,
 )
+from metatower.learners.bandit_agents import UCB, BestArm, EpsilonGreedy, Greedy, RandomArm, Thompson
 from metatower.learners.maml_rl import Reflex
+from metatower.learners.psrl import PSRL
 from metatower.nets import BatchNorm, Examples, Linear, Supervised, batch_norm, cross_entropy
 from metatower.rules import only
 
@@ -260,6 +262,13 @@ AGENTS: dict[str, Callable[[], Learner]] = {
     "ppo": lambda: PPO(rl2(guess(), key=key(7), size=3), clip(adam(0.01)), 2, trials=4, epochs=2, minibatches=2),
     "ppo, endless": lambda: PPO(rl2(guess(), key=key(7), size=3), sgd(0.01), 2, 4, entropy=number(0.1), endless=True),
     "maml_rl": lambda: maml_rl(guess(), key=key(7), rate=number(0.1), hidden=(3,), trajectories=3, baseline="time"),
+    "random arm": lambda: RandomArm(3, number(1.0)),
+    "greedy": lambda: Greedy(3, number(1.0)),
+    "epsilon-greedy": lambda: EpsilonGreedy(3, number(0.1)),
+    "ucb": lambda: UCB(3, number(0.2), number(1.0)),
+    "thompson": lambda: Thompson(3, prior=number(1.0)),
+    "best arm": lambda: BestArm(3, number(1.0)),
+    "psrl": lambda: PSRL(1, 3, 2),
     "reflex": lambda: Reflex(maml_rl(guess(), key=key(7), hidden=(3,)).objective.net, 3),
 }
 """Learners that act in worlds: their rows bring worlds."""

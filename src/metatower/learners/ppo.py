@@ -161,9 +161,8 @@ class PPO(Learner):
             end = jax.vmap(lambda memory, seen: agent.net(memory, agent.told(seen))[2])(played.memory, last)
         goes_on = ~over | (cut if self.endless else False)
         after = jnp.where(goes_on, jnp.concatenate([values[:, 1:], end[:, None]], axis=1), 0.0)
-        raw = jax.vmap(lambda *each: advantages(*each, value(self.discount), value(self.trace)))(
-            rewards, values, after, over
-        )
+        discount, trace = value(self.discount), value(self.trace)
+        raw = jax.vmap(lambda r, v, a, o: advantages(r, v, a, o, discount, trace))(rewards, values, after, over)
         live = played.live.astype(raw.dtype)
         count = self._mean(jnp.mean(live))
         centre = self._mean(jnp.mean(raw * live)) / count

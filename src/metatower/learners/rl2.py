@@ -90,8 +90,8 @@ def rl2(environment: Environment, *, key: PRNGKeyArray, steps: int = 1, reward_u
     actions = environment.actions
     discrete = isinstance(actions, Discrete)
     return RL2(
-        ActorCritic(Seen.size(environment), actions.size, key=key, discrete=discrete, **net),
-        actions.size,
-        steps,
+        net=ActorCritic(Seen.size(environment), actions.size, key=key, discrete=discrete, **net),
+        actions=actions.size,
+        steps=steps,
         reward_unit=reward_unit,
     )

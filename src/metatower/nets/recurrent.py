@@ -4,6 +4,7 @@ What one says is a function of all inputs so far, held in a memory of fixed shap
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -151,5 +152,5 @@ class Forgetful(Memory):
         return memory, jnp.tanh(self.layer(x))
 
 
-MEMORIES: dict[str, type[Memory]] = {"gru": GRU, "mingru": MinGRU, "none": Forgetful}
+MEMORIES: dict[str, Callable[..., Memory]] = {"gru": GRU, "mingru": MinGRU, "none": Forgetful}
 """Memories by name; all are made as `GRU(inputs, outputs, key=key)`."""

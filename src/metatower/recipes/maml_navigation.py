@@ -37,7 +37,7 @@ class MAMLNavigation(Recipe):
     name: ClassVar[str] = "maml-navigation"
     acts: ClassVar[bool] = True
 
-    steps: int = 500
+    steps: int = 300
     batch: int = 20
     """Worlds per meta-training step."""
     trajectories: int = 20

@@ -78,9 +78,8 @@ class RL2Arm(MetaRL):
             others = [f"{name}, {split}" for name in agents if name != "RL²"]
             conclusion.compare(f"RL², {split}", *others)
             if RANDOMISED in scores:
-                conclusion.notes.append(
-                    f"{split}: {closed(*(scores[n]['return'] for n in ('RL²', RANDOMISED, ORACLE)))}"
-                )
+                three = (scores[name]["return"] for name in ("RL²", RANDOMISED, ORACLE))
+                conclusion.notes.append(f"{split}: {closed(*three)}")
             conclusion.figures[f"episodes-{split}"] = Curves(
                 f"Return of each episode in worlds of the split {split!r}, means of {trials:,} trials.",
                 "episode of the trial",

@@ -39,7 +39,8 @@ class RL2Bandits(MetaRL):
 
     name: ClassVar[str] = "rl2-bandits"
 
-    steps: int = 800
+    steps: int = 600
+    trace: float = 0.7
     arms: int = 5
     """Arms of a bandit (k)."""
     episodes: int = 10
