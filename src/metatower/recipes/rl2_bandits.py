@@ -15,14 +15,17 @@ from metatower.envs.trial import Trial
 from metatower.evaluation.conclusion import Conclusion, Curves
 from metatower.evaluation.episodes import episode_keys
 from metatower.evaluation.probe import linear_probe
-from metatower.evaluation.statistics import interval
+from metatower.evaluation.statistics import interval, paired
+from metatower.evaluation.trials import judge_trials
 from metatower.learners.acting import Agent, Played, play
 from metatower.learners.bandit_agents import UCB, BestArm, EpsilonGreedy, Gittins, Greedy, RandomArm, Thompson
 from metatower.learners.rl2 import RL2
 from metatower.recipes.meta_rl import MetaRL
 
 PROBED = 2000
-"""Trials whose memories are decoded."""
+"""Trials whose memories are decoded, and trials of each other distribution."""
+OTHERS = ((0.0, 0.3), (0.35, 0.65), (0.7, 1.0))
+"""Bounds of the probabilities of arms that training had none of."""
 EXACT = {1: 10**6, 2: 50, 3: 16, 4: 12}
 """Pulls up to which the Bayes-optimal value takes seconds, by arms; 10 for more."""
 
@@ -55,19 +58,28 @@ class RL2Bandits(MetaRL):
 
     def references(self) -> dict[str, Agent]:
         k, pulls = self.arms, self.episodes
-        tuned = 0.1 if pulls <= 30 else 0.2
         found: dict[str, Agent] = {
             "random": RandomArm(k),
             "greedy": Greedy(k),
             "ε-greedy (0.05)": EpsilonGreedy(k),
             "UCB1": UCB(k, 2**0.5, 0.0),
-            f"UCB, tuned ({tuned})": UCB(k, tuned),
+            self.tuned: UCB(k, self.bonus),
             "Thompson sampling": Thompson(k),
             "optimistic Thompson sampling": Thompson(k, optimistic=True),
         }
         if pulls <= LONGEST:
             found["Gittins index"] = Gittins(k, gittins_table(pulls))
         return {**found, "knows the arms": BestArm(k)}
+
+    @property
+    def bonus(self) -> float:
+        """The bonus that is best for UCB from the uniform prior, for so many pulls."""
+        return 0.1 if self.episodes <= 30 else 0.2
+
+    @property
+    def tuned(self) -> str:
+        """What that agent is called."""
+        return f"UCB, tuned ({self.bonus})"
 
     def about_references(self) -> list[str]:
         known = f"Who knows the arms gains {known_best_value(self.episodes, self.arms):.4g} on average."
@@ -101,10 +113,26 @@ class RL2Bandits(MetaRL):
                 f"RL² gains {100 * mine.mean / self.bayes_optimal:.1f} % of the Bayes-optimal value: it loses "
                 f"{lost[0]:.3f} [{lost[1]:.3f}, {lost[2]:.3f}] per trial."
             )
+        conclusion.notes += self.elsewhere(artefact)
         for name, r2 in self.decoded(artefact).items():
             conclusion.notes.append(
                 f"A linear map reads {name} off the memory with R² = {r2:.2f}, on trials kept apart."
             )
+
+    def elsewhere(self, agent: RL2) -> list[str]:
+        """How it does on bandits that training had none of, beside the best agent that was made for no bandit."""
+        found, rival = [], UCB(self.arms, self.bonus)
+        for low, high in OTHERS:
+            how: dict[str, Any] = {"episodes": self.episodes, "trials": min(self.judged, PROBED), "seed": self.seed}
+            both = [
+                judge_trials(each, BernoulliBandit(self.arms, low, high), **how)["return"] for each in (agent, rival)
+            ]
+            mean, gain = interval(both[0]), paired(*both)
+            found.append(
+                f"Out of distribution, p ~ U[{low:g}, {high:g}]: {mean.mean:.3f} [{mean.lo:.3f}, {mean.hi:.3f}], "
+                f"against {self.tuned} {gain.mean:+.3f} [{gain.lo:+.3f}, {gain.hi:+.3f}]."
+            )
+        return found
 
     def decoded(self, agent: RL2) -> dict[str, float]:
         """How much of the true posterior a linear map finds in the memory: R² on trials kept apart."""
