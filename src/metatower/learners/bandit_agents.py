@@ -49,7 +49,7 @@ class BanditAgent(Agent):
 
     def begin(self, *, key: PRNGKeyArray) -> tuple[Counts, Int[Array, ""]]:
         del key
-        start = jnp.full((self.actions,), value(self.prior))
+        start = jnp.full((self.actions,), value(self.prior), jnp.result_type(float))
         return Counts(start, start), jnp.zeros((), jnp.int32)
 
     def decide(self, memory, seen: Seen, *, key: PRNGKeyArray):
