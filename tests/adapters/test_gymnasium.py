@@ -12,9 +12,10 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv  # noqa: E402
 
 from metatower.adapters.gymnasium import HostTrial, adapt  # noqa: E402
 from metatower.core.errors import UserError  # noqa: E402
-from metatower.envs import BernoulliBandit, Box, Discrete, Seen, Trial  # noqa: E402
-from metatower.learners.acting import Agent  # noqa: E402
+from metatower.envs import BernoulliBandit, Box, Discrete, Environment, Seen, Step, Trial  # noqa: E402
+from metatower.learners.acting import Agent, play  # noqa: E402
 from metatower.learners.bandit_agents import Greedy  # noqa: E402
+from metatower.learners.rl2 import rl2  # noqa: E402
 
 
 class Doors(gymnasium.Env):
@@ -72,7 +73,7 @@ def test_an_agent_learns_in_an_environment_of_ones_own():
     adapted = adapt(Greedy(3), env, episodes=20, seed=3)
     assert adapted.returns.shape == (20, 1)
     assert (adapted.returns[5:] == 1).all()  # who has found the door keeps to it
-    assert env.resets == 21  # the last episode's successor waits for whoever comes next
+    assert env.resets == 20
     assert [adapted.act(np.zeros(0), reward=1.0, done=True) for _ in range(3)] == [1, 1, 1]
 
 
@@ -105,13 +106,59 @@ def test_a_host_trial_is_the_twin_of_a_trial():
     task = jnp.array([0.0, 1.0])  # certain outcomes, the same in both
     here, there = Trial(BernoulliBandit(2), episodes=3), HostTrial(Bandit([0.0, 1.0]), episodes=3)
     (state, seen), host = here.start(jax.random.key(0), task), there.start()
-    for action in (0, 1, 1, 0):
+    for action in (0, 1, 1):
         for ours, theirs in zip(jax.tree.leaves(seen), jax.tree.leaves(host), strict=True):
             np.testing.assert_array_equal(ours, theirs[0])
         state, seen, outcome = here.step(jax.random.key(1), state, jnp.array(action), task)
         host, after = there.step(np.array([action]))
         for ours, theirs in zip(jax.tree.leaves(outcome), jax.tree.leaves(after), strict=True):
             np.testing.assert_array_equal(ours, theirs[0])
+    with pytest.raises(UserError, match="call `start`"):
+        there.step(np.array([0]))
+
+
+def test_rl2_learns_on_the_host_what_it_learns_in_jax():
+    class Line(gymnasium.Env):
+        """`Corridor` once more, for people who know no JAX."""
+
+        def __init__(self):
+            self.observation_space, self.action_space = gymnasium.spaces.Box(-9, 9, (1,)), gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            self.place = 0.0
+            return np.array([0.0], np.float32), {}
+
+        def step(self, action):
+            self.place += 1 if action == 1 else -0.5
+            return np.array([self.place], np.float32), self.place, self.place > 1.2, False, {}
+
+    class Corridor(Environment):
+        horizon: int = eqx.field(static=True, default=5)
+
+        @property
+        def observation_shape(self):
+            return (1,)
+
+        @property
+        def actions(self):
+            return Discrete(2)
+
+        def sample_task(self, key):
+            return jnp.zeros(())
+
+        def reset(self, key, task):
+            return jnp.zeros(()), jnp.zeros(1)
+
+        def step(self, key, state, action, task):
+            state = state + jnp.where(action == 1, 1.0, -0.5)
+            return state, Step(state[None], state, state > 1.2, jnp.asarray(False))
+
+    agent = eqx.tree_at(lambda a: a.greedy, rl2(Corridor(), key=jax.random.key(4), size=6, hidden=8), True)
+    played = play(agent, Trial(Corridor(), episodes=3), jnp.zeros(()), key=jax.random.key(0))
+    adapted = adapt(agent, gymnasium.wrappers.TimeLimit(Line(), 5), episodes=3)
+    for ours, theirs in zip(jax.tree.leaves(played.memory), jax.tree.leaves(adapted.state.memory), strict=True):
+        np.testing.assert_allclose(ours, theirs[0], atol=1e-5)
+    np.testing.assert_allclose(played.outcome.reward.sum(), adapted.returns.sum(), rtol=1e-5)
 
 
 def test_lanes_of_a_vector_end_by_themselves():
@@ -207,6 +254,22 @@ def raises(env, step):
 def test_a_broken_environment_is_one_clear_error(how, when, error):
     with pytest.raises(UserError, match=error):
         adapt(Recorder(), Broken(how, when))
+
+
+def test_a_broken_vector_is_one_clear_error_too():
+    for how, error in (
+        (shape, "Broken|SyncVectorEnv"),
+        (raises, "raised KeyError"),
+        (no_reward, "gave the reward nan"),
+    ):
+        env = SyncVectorEnv([lambda how=how: Broken(how, "step")], autoreset_mode=AutoresetMode.DISABLED)
+        with pytest.raises(UserError, match=error):
+            adapt(Recorder(), env)
+
+
+def test_an_agent_that_has_diverged_is_told():
+    with pytest.raises(UserError, match="The agent's action is nan"):
+        adapt(Runner(jnp.full((1, 3), jnp.nan), 1), gymnasium.make("Pendulum-v1"))
 
 
 def test_agents_that_do_not_fit_are_told():

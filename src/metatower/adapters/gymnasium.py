@@ -62,8 +62,13 @@ class HostTrial:
         return self.seen
 
     def step(self, actions: np.ndarray) -> tuple[Seen, Outcome]:
-        """One action `[lanes, ...]` in each; where it ends an episode, the next one begins at once."""
+        """One action `[lanes, ...]` in each; where it ends an episode, the next one begins at once.
+
+        A lane whose trial is over goes on, and nothing counts, until all are.
+        """
         over = self.finished >= self.episodes
+        if over.all():
+            raise UserError("The trial is over (or was never begun): call `start`.")
         given = self._given(np.asarray(actions))
         shown, reward, terminated, truncated = self._asked("step", self._step, given)
         observation = self._observed(shown, "step")
@@ -75,7 +80,7 @@ class HostTrial:
         finished = self.finished >= self.episodes
         outcome = _outcome(reward, terminated, truncated & ~terminated, finished, observation)
         self.seen = _seen(observation, _encoded(self.actions, actions), reward, self.done.astype(np.float32))
-        if self.done.any():
+        if self.done.any() and not finished.all():
             self._reset(None)
         return self.seen, outcome
 
@@ -107,6 +112,8 @@ class HostTrial:
             ) from error
 
     def _given(self, actions: np.ndarray) -> np.ndarray:
+        if not np.isfinite(actions).all():
+            raise UserError(f"The agent's action is {_first(actions)}, which is no number. Has its training diverged?")
         if isinstance(self.actions, Discrete):
             return actions.astype(np.int64) + int(self.action_space.start)
         low, high = self.action_space.low, self.action_space.high
