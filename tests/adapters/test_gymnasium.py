@@ -1,5 +1,7 @@
 """Environments of Gymnasium: a person's own, broken ones, and vectors of them."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -153,7 +155,7 @@ def test_rl2_learns_on_the_host_what_it_learns_in_jax():
             state = state + jnp.where(action == 1, 1.0, -0.5)
             return state, Step(state[None], state, state > 1.2, jnp.asarray(False))
 
-    agent = eqx.tree_at(lambda a: a.greedy, rl2(Corridor(), key=jax.random.key(4), size=6, hidden=8), True)
+    agent = dataclasses.replace(rl2(Corridor(), key=jax.random.key(4), size=6, hidden=8), greedy=True)
     played = play(agent, Trial(Corridor(), episodes=3), jnp.zeros(()), key=jax.random.key(0))
     adapted = adapt(agent, gymnasium.wrappers.TimeLimit(Line(), 5), episodes=3)
     for ours, theirs in zip(jax.tree.leaves(played.memory), jax.tree.leaves(adapted.state.memory), strict=True):
