@@ -1,9 +1,9 @@
 """Meta-RL beside the published numbers and the exact ceilings: `python -m benchmarks.meta_rl [--only bandit-10-5]`.
 
-Trains the recipes and writes `benchmarks/results/meta_rl.json`. Trainings are kept in `--runs` and continued there, so
-that the command can be stopped and given again; rows of settings that are not asked for stay as they are. Trials are
-fresh ones, 20,000 per seed unless a setting says otherwise, the same worlds and luck for all agents of a seed.
-Published values are of Duan et al. 2016, tables 1 and 2.
+Trains the recipes and writes `benchmarks/results/meta_rl.json` and `docs/meta-rl-results.md`. Trainings are kept in
+`--runs` and continued there, so that the command can be stopped and given again; rows of settings that are not asked
+for stay as they are. Trials are fresh ones, 20,000 per seed unless a setting says otherwise, the same worlds and luck
+for all agents of a seed. Published values are of Duan et al. 2016, tables 1 and 2.
 """
 
 import argparse
@@ -19,10 +19,11 @@ from metatower.evaluation.statistics import interval
 from metatower.recipes import find
 from metatower.recipes.run import CONCLUSION, execute
 from metatower.training import runtime
-from metatower.training.files import read_json, write_json
+from metatower.training.files import read_json, write_json, write_text
 from metatower.training.progress import progress
 
-RESULTS = Path(__file__).parent / "results" / "meta_rl.json"
+HERE = Path(__file__).parent
+RESULTS, PAGE = HERE / "results" / "meta_rl.json", HERE.parent / "docs" / "meta-rl-results.md"
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,24 @@ def rows_of(name: str, setting: Setting, runs: Path, mode: str) -> list[dict[str
     return rows
 
 
+def page(rows: list[dict[str, Any]]) -> str:
+    """The page of the documentation."""
+    lines = ["# Meta-RL: results", "", "Written by `python -m benchmarks.meta_rl`; machine, versions and rows are in"]
+    lines += ["`benchmarks/results/meta_rl.json`. Seconds are those of training and judging together.", ""]
+    for setting in dict.fromkeys(row["setting"] for row in rows):
+        mine = [row for row in rows if row["setting"] == setting]
+        first = mine[0]
+        lines += [f"## {setting}", "", f"`{first['command']}`, seeds {first['seeds']}, {first['seconds']:.0f} s"]
+        if first["target"]:
+            lines[-1] += f"; target {first['target']:g}, published {first['published']:g}"
+        lines += [lines.pop() + ".", "", "| agent | return | 95 % interval | units |", "|---|---|---|---|"]
+        for row in mine:
+            lo, hi = row["ci95"]
+            lines.append(f"| {row['method']} | {row['return']:.3f} | {lo:.3f} to {hi:.3f} | {row['trials']:,} |")
+        lines += ["", *(f"- {note}" for row in mine for note in row["notes"]), ""]
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
@@ -111,6 +130,7 @@ def main() -> None:
         order = list(SETTINGS)
         there = {"machine": machine(), "rows": sorted([*others, *rows], key=lambda row: order.index(row["setting"]))}
         write_json(RESULTS, there)
+        write_text(PAGE, page(there["rows"]))
 
 
 if __name__ == "__main__":
