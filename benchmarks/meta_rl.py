@@ -122,10 +122,10 @@ def main() -> None:
     parser.add_argument("--progress", default="auto", choices=["auto", "plain", "none"])
     arguments = parser.parse_args()
     runtime.setup()
-    there = read_json(RESULTS) if RESULTS.exists() else {"rows": []}
     for name in arguments.only:
         rows = rows_of(name, SETTINGS[name], arguments.runs, arguments.progress)
-        # written after each setting, so that what is done is kept
+        # written after each setting, so that what is done is kept; read just before, as others may write, too
+        there = read_json(RESULTS) if RESULTS.exists() else {"rows": []}
         others = [row for row in there["rows"] if row["setting"] != name]
         order = list(SETTINGS)
         there = {"machine": machine(), "rows": sorted([*others, *rows], key=lambda row: order.index(row["setting"]))}

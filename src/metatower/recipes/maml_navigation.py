@@ -1,13 +1,15 @@
 """MAML on 2D navigation: a policy that a few policy-gradient steps turn towards a hidden goal."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from metatower.core import Descend, Learner, State, lift
+from metatower.core import Descend, Learner, Positive, State, lift, value
 from metatower.envs.navigation import Navigation
 from metatower.envs.references.navigation import oracle_return, stay_return
 from metatower.envs.trial import Worlds
@@ -17,7 +19,8 @@ from metatower.evaluation.statistics import interval
 from metatower.gradients import FirstOrder, Unrolled
 from metatower.learners import maml_rl
 from metatower.recipes.base import Recipe
-from metatower.rules import adam, anneal, clip, rates_for, sgd
+from metatower.rules import adam, anneal, clip, per_step, rates_for, sgd
+from metatower.rules.common import PerLeaf
 from metatower.training.progress import Progress
 
 CLIP = 10.0
@@ -42,22 +45,24 @@ class MAMLNavigation(Recipe):
     """Worlds per meta-training step."""
     trajectories: int = 20
     """Episodes of one inner step, and of one judgement."""
-    inner_rate: float = 5e-3
+    inner_rate: float = 1e-2
     """Step size of the adaptation to begin with, one per leaf, learned."""
     inner_steps: int = 1
     """Gradient steps of one adaptation, in training."""
-    rate: float = 3e-3
+    rate: float = 1.5e-3
     """Adam's step size; it falls to zero in the second half of the training."""
     discount: float = 0.99
     """Of later rewards; returns are reported without."""
-    credit: float = 1.0
+    credit: float = 0.5
     """Of earlier actions in second derivatives: 1 is unbiased, less is less noisy."""
     hidden: tuple[int, ...] = (64, 64)
     """Units of the hidden layers."""
-    scale: float = 0.1
+    scale: float = 0.04
     """Standard deviation of the actions to begin with; the largest move is 0.1."""
     first_order: bool = False
     """Whether to leave out second derivatives."""
+    later: float = 0.3
+    """Factor of the inner rates from step to step, beyond the steps of training; they would overshoot."""
     adapted: int = 3
     """Steps of adaptation up to which it is judged."""
     judged: int = 1000
@@ -66,7 +71,7 @@ class MAMLNavigation(Recipe):
     def check(self) -> None:
         super().check()
         self.at_least_one("batch", "inner_steps", "judged", "adapted")
-        self.above_zero("rate", "inner_rate", "scale")
+        self.above_zero("rate", "inner_rate", "scale", "later")
 
     def learner(self) -> Descend:
         rule = anneal(clip(adam(self.rate), CLIP), begin=self.steps // 2, end=max(1, self.steps))
@@ -105,7 +110,7 @@ class MAMLNavigation(Recipe):
         conclusion, curves, judged = Conclusion(notes=self._notes()), {}, episodes or self.judged
         for name, learner in {"MAML": artefact, "untrained": self._inner()}.items():
             scores = adaptation_scores(
-                learner,
+                self._further(learner),
                 self.held_out(),
                 episodes=judged,
                 seed=seed,
@@ -128,13 +133,20 @@ class MAMLNavigation(Recipe):
         )
         return conclusion
 
+    def _further(self, learner: Any) -> Descend:
+        """The learner with rates for steps beyond those of training."""
+        beyond = np.maximum(np.arange(self.adapted) - self.inner_steps + 1, 0)
+        rates = value(learner.rule.rate.numbers) * self.later ** jnp.asarray(beyond, jnp.float32)[:, None]
+        return dataclasses.replace(learner, rule=per_step(sgd(PerLeaf(Positive(rates)))))
+
     def _notes(self) -> list[str]:
         order = "first-order" if self.first_order else f"second-order (loaded DiCE, credit {self.credit:g})"
         return [
             f"Exact: who stays gains {stay_return(Navigation()):.2f}, the most without adapting; who knows the goal "
             f"{oracle_return(Navigation()):.2f}.",
             f"{self.steps:,} meta-steps of {self.batch} worlds, {self.trajectories} episodes to adapt to and as "
-            f"many to be judged on; {self.inner_steps} inner step(s) from {self.inner_rate:g}, one learned per leaf; "
+            f"many to be judged on; {self.inner_steps} inner step(s) from {self.inner_rate:g}, one learned per leaf, and "
+            f"{self.later:g} times that from step to step beyond; "
             f"linear baseline; advantages in units of their standard deviation; {order}; Adam from {self.rate:g}. Seed "
             f"{self.seed}.",
         ]

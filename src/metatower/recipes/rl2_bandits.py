@@ -127,7 +127,7 @@ class RL2Bandits(MetaRL):
             both = [
                 judge_trials(each, BernoulliBandit(self.arms, low, high), **how)["return"] for each in (agent, rival)
             ]
-            mean, gain = interval(both[0]), paired(*both)
+            mean, gain = interval(both[0]), paired(both[0], both[1])
             found.append(
                 f"Out of distribution, p ~ U[{low:g}, {high:g}]: {mean.mean:.3f} [{mean.lo:.3f}, {mean.hi:.3f}], "
                 f"against {self.tuned} {gain.mean:+.3f} [{gain.lo:+.3f}, {gain.hi:+.3f}]."
