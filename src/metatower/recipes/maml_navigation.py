@@ -145,8 +145,8 @@ class MAMLNavigation(Recipe):
             f"Exact: who stays gains {stay_return(Navigation()):.2f}, the most without adapting; who knows the goal "
             f"{oracle_return(Navigation()):.2f}.",
             f"{self.steps:,} meta-steps of {self.batch} worlds, {self.trajectories} episodes to adapt to and as "
-            f"many to be judged on; {self.inner_steps} inner step(s) from {self.inner_rate:g}, one learned per leaf, and "
-            f"{self.later:g} times that from step to step beyond; "
+            f"many to be judged on; {self.inner_steps} inner step(s) from {self.inner_rate:g}, one learned per leaf, "
+            f"and {self.later:g} times that from step to step beyond; "
             f"linear baseline; advantages in units of their standard deviation; {order}; Adam from {self.rate:g}. Seed "
             f"{self.seed}.",
         ]
