@@ -1,12 +1,14 @@
 """Environments of Gymnasium as worlds: a trained agent learns in one that is not written in JAX."""
 
+import dataclasses
+import functools
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 try:
     import gymnasium
@@ -78,7 +80,8 @@ class HostTrial:
         self.finished = self.finished + self.done
         reward = np.where(over, 0, reward).astype(np.float32)
         finished = self.finished >= self.episodes
-        outcome = _outcome(reward, terminated, truncated & ~terminated, finished, observation)
+        fields = reward, terminated, truncated & ~terminated, finished, observation
+        outcome = jax.tree.unflatten(_structure(Outcome), fields)
         self.seen = _seen(observation, _encoded(self.actions, actions), reward, self.done.astype(np.float32))
         if self.done.any() and not finished.all():
             self._reset(None)
@@ -154,7 +157,7 @@ class Adapted:
 
     def __init__(self, agent: Any, trial: HostTrial, state: Any, seen: Seen, returns: np.ndarray, key: PRNGKeyArray):
         self.agent, self.state, self.seen, self.returns = agent, state, seen, returns
-        self._trial, self._key, self._fresh = trial, key, True
+        self._trial, self._key, self._fresh, self._step = trial, key, True, 0
 
     def act(self, observation: Any, reward: float = 0.0, done: bool = False) -> Any:
         """The action for what one environment shows, as it takes it; remembers that it was shown.
@@ -169,12 +172,11 @@ class Adapted:
             reward_seen, done_seen = self.seen.reward, self.seen.done
         else:
             reward_seen, done_seen = (np.full(self._trial.lanes, x, np.float32) for x in (reward, done))
-        self._key, key = fork(self._key, 2)
-        self.seen, self._fresh = _seen(shown, self.seen.action, reward_seen, done_seen), False
-        self.state, actions = _act(self.agent, self.state, self.seen, fork(key, self._trial.lanes))
-        encoded = _encoded(self._trial.actions, actions)
-        self.seen = _seen(shown, encoded, reward_seen, done_seen)
-        given = self._trial._given(np.asarray(actions))
+        seen, self._fresh = _seen(shown, self.seen.action, reward_seen, done_seen), False
+        self.state, actions = _act(self.agent, self.state, seen, self._key, np.asarray(self._step))
+        actions, self._step = np.asarray(actions), self._step + 1
+        self.seen = _seen(shown, _encoded(self._trial.actions, actions), reward_seen, done_seen)
+        given = self._trial._given(actions)
         return given if self._trial.many else given[0]
 
 
@@ -194,14 +196,13 @@ def adapt(agent: Any, env: gymnasium.Env | VectorEnv, *, episodes: int = 3, seed
     trial, root = HostTrial(env, episodes), jax.random.key(seed)
     key_start, key_steps, key_after = fork(root, 3)
     _check(agent, trial)
-    state = _start(agent, fork(key_start, trial.lanes))
+    state = _start(agent, key_start, trial.lanes)
     seen, returns = trial.start(seed), np.zeros((episodes, trial.lanes))
     lanes, step = np.arange(trial.lanes), 0
     kept, last = state, seen
     while (trial.finished < episodes).any():
-        keys = fork(fork_at(key_steps, jnp.asarray(step)), trial.lanes)
         live, episode = trial.finished < episodes, np.minimum(trial.finished, episodes - 1)
-        state, actions = _act(agent, state, seen, keys)
+        state, actions = _act(agent, state, seen, key_steps, np.asarray(step))
         seen, outcome = trial.step(np.asarray(actions))
         returns[episode, lanes] += outcome.reward
         kept, last = _where(live, state, kept), _where(live, seen, last)
@@ -235,27 +236,41 @@ def _check(agent: Any, trial: HostTrial) -> None:
         )
 
 
-_seen = jax.jit(jax.vmap(Seen))
-_outcome = jax.jit(jax.vmap(Outcome))
-"""Of every lane: the fields of one have no such axis."""
+@functools.cache
+def _structure(kind: type) -> Any:
+    """Of a `Seen` or `Outcome` whose fields have the axis of lanes: to be made without the checks, which are of one."""
+    flag, number = jnp.zeros(1, bool), jnp.zeros(1)
+    like = {"action": number[None], "terminated": flag, "truncated": flag, "over": flag}
+    return jax.tree.structure(jax.vmap(kind)(*(like.get(each.name, number) for each in dataclasses.fields(kind))))
+
+
+def _seen(*fields: Any) -> Seen:
+    return jax.tree.unflatten(_structure(Seen), fields)
+
+
+def _encoded(space: Discrete | Box, actions: np.ndarray) -> np.ndarray:
+    """`space.encode` of every lane."""
+    if isinstance(space, Discrete):
+        return np.eye(space.n, dtype=np.float32)[actions]
+    return np.asarray(actions, np.float32).reshape(len(actions), -1)
 
 
 @eqx.filter_jit
-def _encoded(space: Discrete | Box, actions: Any) -> Array:
-    return jax.vmap(space.encode)(actions)
+def _start(agent: Any, key: PRNGKeyArray, lanes: int) -> Any:
+    return jax.vmap(lambda key: agent.start(key=key))(fork(key, lanes))
 
 
 @eqx.filter_jit
-def _start(agent: Any, keys: Array) -> Any:
-    return jax.vmap(lambda key: agent.start(key=key))(keys)
-
-
-@eqx.filter_jit
-def _act(agent: Any, state: Any, seen: Seen, keys: Array) -> Any:
+def _act(agent: Any, state: Any, seen: Seen, key: PRNGKeyArray, step: Int[np.ndarray, ""] | Int[Array, ""]) -> Any:
+    """States and actions of all lanes; everything that is done each step in one compiled call."""
+    keys = fork(fork_at(key, jnp.asarray(step)), len(seen.reward))
     return jax.vmap(lambda state, seen, key: agent.act(state, seen, key=key))(state, seen, keys)
 
 
 def _where(live: np.ndarray, new: Any, old: Any) -> Any:
+    """`new` in the lanes that are live, else `old`."""
+    if live.all():
+        return new
     return jax.tree.map(lambda a, b: jnp.where(live.reshape(-1, *[1] * (jnp.ndim(a) - 1)), a, b), new, old)
 
 
