@@ -31,6 +31,7 @@ from metatower import (
     sgd,
 )
 from metatower.core import Gradient, Rule
+from metatower.envs import Discrete, Environment, Step, Worlds
 from metatower.gradients import (
     NRES,
     PES,
@@ -48,6 +49,7 @@ from metatower.gradients import (
     Unrolled,
 )
 from metatower.learners import (
+    PPO,
     R2D2,
     FullContext,
     ImplicitMAML,
@@ -63,11 +65,16 @@ from metatower.learners import (
     lifetime,
     maml,
     maml_plus_plus,
+    maml_rl,
     meta_sgd,
     recurrent_adaptation,
     reptile,
+    rl2,
     self_referential,
 )
+from metatower.learners.bandit_agents import UCB, BestArm, EpsilonGreedy, Greedy, RandomArm, Thompson
+from metatower.learners.maml_rl import Reflex
+from metatower.learners.psrl import PSRL
 from metatower.nets import BatchNorm, Examples, Linear, SetEncoder, Supervised, batch_norm, cross_entropy
 from metatower.rules import learned_lstm, learned_mlp, online, only
 
@@ -137,6 +144,31 @@ class Blobs(Tasks):
         return Task(*(Examples(part.reshape(-1, 2), y, ways=jnp.ones(3, bool)) for part in (x[:, :2], x[:, 2:])))
 
 
+class Guess(Environment):
+    """Guess a hidden number twice, out of three: pays minus the square of the error."""
+
+    widest: Array
+    horizon: int = eqx.field(static=True, default=2)
+
+    @property
+    def observation_shape(self):
+        return (1,)
+
+    @property
+    def actions(self):
+        return Discrete(3)
+
+    def sample_task(self, key):
+        return self.widest * jax.random.uniform(key)
+
+    def reset(self, key, task):
+        return number(0.0), jnp.ones(1)
+
+    def step(self, key, state, action, task):
+        state = state + 1
+        return state, Step(state[None], -((task - action) ** 2), jnp.asarray(False), jnp.asarray(False))
+
+
 class Stretched(Tasks):
     """A distribution over the distributions like `below`: the same one with its parameters stretched, twice."""
 
@@ -180,6 +212,10 @@ class Tanh(eqx.Module):
 
 def curve() -> Curve:
     return Curve(number(0.5), number(0.1))
+
+
+def guess() -> Guess:
+    return Guess(number(2.0))
 
 
 def embedding() -> Tanh:
@@ -249,6 +285,23 @@ CLASSIFIERS: dict[str, Callable[[], Learner]] = {
 }
 """Learners of classes: their rows bring tasks of their own."""
 
+AGENTS: dict[str, Callable[[], Learner]] = {
+    "rl2": lambda: rl2(guess(), key=key(7), size=3, steps=2),
+    "rl2, minimal gates": lambda: rl2(guess(), key=key(7), size=3, memory="mingru"),
+    "ppo": lambda: PPO(rl2(guess(), key=key(7), size=3), clip(adam(0.01)), 2, trials=4, epochs=2, minibatches=2),
+    "ppo, endless": lambda: PPO(rl2(guess(), key=key(7), size=3), sgd(0.01), 2, 4, entropy=number(0.1), endless=True),
+    "maml_rl": lambda: maml_rl(guess(), key=key(7), rate=number(0.1), hidden=(3,), trajectories=3, baseline="time"),
+    "random arm": lambda: RandomArm(3, number(1.0)),
+    "greedy": lambda: Greedy(3, number(1.0)),
+    "epsilon-greedy": lambda: EpsilonGreedy(3, number(0.1)),
+    "ucb": lambda: UCB(3, number(0.2), number(1.0)),
+    "thompson": lambda: Thompson(3, prior=number(1.0)),
+    "best arm": lambda: BestArm(3, number(1.0)),
+    "psrl": lambda: PSRL(1, 3, 2),
+    "reflex": lambda: Reflex(maml_rl(guess(), key=key(7), hidden=(3,)).objective.net, 3),
+}
+"""Learners that act in worlds: their rows bring worlds."""
+
 RULES: dict[str, Callable[[Objective], Rule]] = {
     "sgd": lambda o: sgd(0.2),
     "sgd, learned rate": lambda o: sgd(number(0.2)),
@@ -292,7 +345,7 @@ ESTIMATORS: dict[str, Callable[[], Gradient]] = {
 }
 
 ROWS: dict[str, Callable[[], Learner]] = {
-    **{f"learner: {name}": make for name, make in {**LEARNERS, **CLASSIFIERS}.items()},
+    **{f"learner: {name}": make for name, make in {**LEARNERS, **CLASSIFIERS, **AGENTS}.items()},
     **{
         f"rule: {name}": lambda make=make: Descend(curve(), make(curve()), steps=2)  # a rule is seen in what it moves
         for name, make in RULES.items()
@@ -306,7 +359,8 @@ ROWS: dict[str, Callable[[], Learner]] = {
 
 def data_of(row: str, height: int):
     """The data of a row of the table, for a learner of this height."""
-    return data(height, Blobs(number(0.5)) if row.removeprefix("learner: ") in CLASSIFIERS else None)
+    name = row.removeprefix("learner: ")
+    return data(height, Blobs(number(0.5)) if name in CLASSIFIERS else Worlds(guess()) if name in AGENTS else None)
 
 
 def stepped(learner: Learner, data, seed: int = 0):

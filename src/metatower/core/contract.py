@@ -105,6 +105,18 @@ class Learner(eqx.Module):
         """The mesh axis whose devices share the work of one `loss`, None if each does all of it."""
         return None
 
+    @property
+    def parts(self) -> int:
+        """Into how many equal parts the work of one `update` falls that devices can share, see `shared_over`.
+
+        0 if into none, as in most learners: what is shared are the tasks of an `Expected`.
+        """
+        return 0
+
+    def shared_over(self, axis: str) -> "Learner":
+        """This learner, of which each device of the mesh axis does its part of an `update` and a `loss`."""
+        raise TypeError(f"{type(self).__name__} has no parts to be shared over {axis}.")
+
     def first_order(self) -> "Learner":
         """This learner with the derivative of its own gradients taken as zero, if it has any."""
         return self

@@ -80,6 +80,10 @@ def shard(tower: Learner, devices: int | None = None) -> Learner:
     best = max(range(len(tasks)), key=lambda storey: _share_at_work(tasks[storey], number))
     if jax.process_count() == 1:  # of several processes each has to take part, if only by repeating a task
         number = min(number, tasks[best])
+        while _in_parts(tower, best) and tasks[best] % number:
+            number -= 1
+    if number == 1:
+        return tower
     return Sharded(_marked(tower, best), mesh_of(there[:number]), tower.steps)
 
 
@@ -139,7 +143,7 @@ def how_spread(tower: Learner, data: Data, devices: int | None = None) -> str:
     spread_tower, tasks = spread(tower, data, devices), _tasks(tower)
     if isinstance(spread_tower, Sharded):
         marked, each = 0, spread_tower.tower
-        while each.objective.shared is None:
+        while not _is_marked(each):
             marked, each = marked + 1, each.objective.learner
         return (
             f"Training shares the {tasks[marked]} tasks of a step of storey {each.height} between "
@@ -157,9 +161,14 @@ def how_spread(tower: Learner, data: Data, devices: int | None = None) -> str:
 
 
 def _tasks(tower: Any) -> list[int]:
-    """Tasks per step of every storey that descends an `Expected`, from the top down to the first that does not."""
+    """Tasks per step of every storey that descends an `Expected`, from the top down to the first that does not.
+
+    The parts of a learner that has some of its own (`Learner.parts`) are the last.
+    """
     objective = getattr(tower, "objective", None)
-    return [objective.batch, *_tasks(objective.learner)] if isinstance(objective, Expected) else []
+    if isinstance(objective, Expected):
+        return [objective.batch, *_tasks(objective.learner)]
+    return [tower.parts] if tower.parts else []
 
 
 def _share_at_work(tasks: int, devices: int) -> float:
@@ -167,10 +176,24 @@ def _share_at_work(tasks: int, devices: int) -> float:
 
 
 def _marked(tower: Any, storey: int) -> Any:
-    """The tower with the `Expected` of the learner number `storey` from the top shared."""
-    objective = tower.objective
+    """The tower with the `Expected` of the learner number `storey` from the top shared, or that learner itself."""
+    objective = getattr(tower, "objective", None)
+    if not isinstance(objective, Expected):
+        return tower.shared_over(AXIS)
     if storey == 0:
         objective = dataclasses.replace(objective, shared=AXIS)
     else:
         objective = dataclasses.replace(objective, learner=_marked(objective.learner, storey - 1))
     return dataclasses.replace(tower, objective=objective)
+
+
+def _is_marked(tower: Any) -> bool:
+    objective = getattr(tower, "objective", None)
+    return objective.shared is not None if isinstance(objective, Expected) else True
+
+
+def _in_parts(tower: Any, storey: int) -> bool:
+    """Whether the learner number `storey` from the top has parts of its own, which have to be of equal size."""
+    for _ in range(storey):
+        tower = tower.objective.learner
+    return not isinstance(getattr(tower, "objective", None), Expected)

@@ -134,10 +134,10 @@ class Conclusion:
             name: of what was judged.
             scores: as `evaluate` gives them.
             unit: of replication, in the singular: "task", "distribution".
-            metrics: which of the scores; accuracy and loss, where they are there, if None.
+            metrics: which of the scores; accuracy, return and loss, where they are there, if None.
         """
         if metrics is None:
-            metrics = tuple(metric for metric in ("accuracy", "loss") if metric in scores)
+            metrics = tuple(metric for metric in ("accuracy", "return", "loss") if metric in scores)
         for metric in metrics:
             each = interval(scores[metric])
             self.results.append(Result(name, metric, each.mean, (each.lo, each.hi), each.n, unit))

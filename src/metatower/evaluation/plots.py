@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from metatower.evaluation.conclusion import Curves, Functions, Images, Paired, Rates, Result
-from metatower.evaluation.statistics import HIGHER_IS_BETTER
+from metatower.evaluation.statistics import HIGHER_IS_BETTER, SHARES
 
 COLOURS = ("#1f5fa8", "#d1662b", "#3a8f5c", "#8a57a8", "#b23a48", "#6b7280", "#0e8c8c", "#a0842c")
 _INK, _FAINT = "#1f2933", "#d5dae1"
@@ -97,7 +97,7 @@ def curves(data: Curves) -> Figure:
         few = len(x) <= 30
         ax.plot(x, band.mean, color=colour, label=name, marker="o" if few else None, markersize=3.5, linewidth=1.6)
         ax.fill_between(x, *_finite(band.lo, band.hi, data.log), color=colour, alpha=0.18, linewidth=0)
-    if data.y_label in HIGHER_IS_BETTER:
+    if data.y_label in SHARES:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     if data.log and any(np.any(np.asarray(band.mean) > 0) for band in data.series.values()):
         ax.set_yscale("log")
@@ -124,7 +124,7 @@ def learning(steps: np.ndarray, values: dict[str, np.ndarray], title: str) -> Fi
         finite = each[np.isfinite(each)]
         if name not in HIGHER_IS_BETTER and len(finite) and finite.min() > 0 and finite.max() > 20 * finite.min():
             ax.set_yscale("log")
-        if name in HIGHER_IS_BETTER:
+        if name in SHARES:
             ax.yaxis.set_major_formatter(PercentFormatter(1.0))
         ax.set_xlabel("training step")
         ax.set_ylabel(title if len(values) == 1 else name)
@@ -311,7 +311,7 @@ def _tile(ax: Axes, image: np.ndarray, high: float, colour: str) -> None:
 def _below(figure: Figure, ax: Axes, metric: str, words: str) -> None:
     """Words that may be wider than the axes."""
     figure.supxlabel(words, size=9)
-    if metric in HIGHER_IS_BETTER:
+    if metric in SHARES:
         ax.xaxis.set_major_formatter(PercentFormatter(1.0))
 
 
@@ -333,4 +333,4 @@ def _smooth(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _number(value: float, metric: str) -> str:
-    return f"{100 * value:.1f} %" if metric in HIGHER_IS_BETTER else f"{value:.3g}"
+    return f"{100 * value:.1f} %" if metric in SHARES else f"{value:.3g}"

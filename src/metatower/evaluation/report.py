@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from metatower.core.errors import UserError
 from metatower.evaluation import plots
 from metatower.evaluation.conclusion import Conclusion, Paired, Result
-from metatower.evaluation.statistics import HIGHER_IS_BETTER
+from metatower.evaluation.statistics import HIGHER_IS_BETTER, SHARES
 from metatower.training import records
 from metatower.training.files import clean, make_folder, read_json, write_bytes, write_text
 
@@ -108,7 +108,11 @@ def _standard(folder: Path, conclusion: Conclusion) -> dict[str, Any]:
             drawn[f"differences{name}"] = plots.differences(conclusion.paired, metric)
     if (folder / "metrics.jsonl").exists():
         lines = records.read(folder / "metrics.jsonl")
-        shown = [name for name in ("loss", "accuracy") if lines and isinstance(lines[0].get(name), float)]
+        shown = [
+            name
+            for name in ("loss", "accuracy", "return", "entropy")
+            if lines and isinstance(lines[0].get(name), float)
+        ]
         if shown:
             steps = np.array([line["step"] for line in lines])
             values = {
@@ -122,13 +126,13 @@ def number(value: float | None, metric: str) -> str:
     """A value as people read it: shares as percentages, the rest with three or four figures."""
     if value is None or not np.isfinite(value):
         return "not finite" if value is None or np.isnan(value) else "∞" if value > 0 else "−∞"
-    text = f"{100 * value:.2f}" if metric in HIGHER_IS_BETTER else f"{value:.4g}"
+    text = f"{100 * value:.2f}" if metric in SHARES else f"{value:.4g}"
     return text.replace("-", "−")
 
 
 def unit_of(metric: str) -> str:
     """What `number` counts in."""
-    return f"{metric} (%)" if metric in HIGHER_IS_BETTER else metric
+    return f"{metric} (%)" if metric in SHARES else metric
 
 
 def bounds(ci95: tuple[float, float], metric: str) -> str:

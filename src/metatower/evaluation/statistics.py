@@ -8,7 +8,9 @@ from scipy import stats
 
 from metatower.core.errors import UserError
 
-HIGHER_IS_BETTER = ("accuracy",)
+SHARES = ("accuracy",)
+"""Metrics that are shares of 1, shown as percentages."""
+HIGHER_IS_BETTER = (*SHARES, "return")
 """Metrics of which more is better; of every other one, losses above all, less is better."""
 
 

@@ -7,6 +7,8 @@ be lifted.
 head to the features of a network (`learners.features`): Prototypical and Matching Networks, R2-D2, plain baselines.
 `RecurrentAdaptation` learns a task by a learned rule, `Lifetime` a distribution by a recurrent memory (storey 1,
 without a gradient), and `SelfReferential` a task by a weight matrix that rewrites itself.
+Learners that act in worlds (`learners.acting`) are `RL2`, trained by `PPO`, and the agents that it is compared with.
+`maml_rl` learns a world by policy gradients.
 """
 
 from collections.abc import Callable
@@ -24,14 +26,20 @@ from metatower.learners.lifetime import recurrent_adaptation as recurrent_adapta
 from metatower.learners.logistic import LogisticRegression as LogisticRegression
 from metatower.learners.maml import maml as maml
 from metatower.learners.maml_plus_plus import maml_plus_plus as maml_plus_plus
+from metatower.learners.maml_rl import PolicyReturn as PolicyReturn
+from metatower.learners.maml_rl import Reflex as Reflex
+from metatower.learners.maml_rl import maml_rl as maml_rl
 from metatower.learners.matching import FullContext as FullContext
 from metatower.learners.matching import MatchingNetwork as MatchingNetwork
 from metatower.learners.meta_sgd import meta_sgd as meta_sgd
 from metatower.learners.nearest import NearestNeighbour as NearestNeighbour
 from metatower.learners.nearest_centroid import NearestCentroid as NearestCentroid
+from metatower.learners.ppo import PPO as PPO
 from metatower.learners.prototypical import PrototypicalNetwork as PrototypicalNetwork
 from metatower.learners.reptile import reptile as reptile
 from metatower.learners.ridge import R2D2 as R2D2
+from metatower.learners.rl2 import RL2 as RL2
+from metatower.learners.rl2 import rl2 as rl2
 from metatower.learners.self_referential import SelfReferential as SelfReferential
 from metatower.learners.self_referential import self_referential as self_referential
 

@@ -14,6 +14,15 @@ from metatower.nets.norm import forward as forward
 from metatower.nets.norm import norms as norms
 from metatower.nets.norm import with_norm as with_norm
 from metatower.nets.norm import with_running as with_running
+from metatower.nets.policy import ActorCritic as ActorCritic
+from metatower.nets.policy import Categorical as Categorical
+from metatower.nets.policy import Gaussian as Gaussian
+from metatower.nets.policy import Head as Head
+from metatower.nets.policy import Policy as Policy
+from metatower.nets.recurrent import GRU as GRU
+from metatower.nets.recurrent import Forgetful as Forgetful
+from metatower.nets.recurrent import Memory as Memory
+from metatower.nets.recurrent import MinGRU as MinGRU
 from metatower.nets.sets import SetEncoder as SetEncoder
 from metatower.nets.supervised import Examples as Examples
 from metatower.nets.supervised import Supervised as Supervised

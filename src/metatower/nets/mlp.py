@@ -15,7 +15,7 @@ class Linear(eqx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray, scale: float = 1.0):
         key_weight, key_bias = jax.random.split(key)
-        bound = scale / inputs**0.5
+        bound = scale / max(inputs, 1) ** 0.5
         self.weight = jax.random.uniform(key_weight, (inputs, outputs), minval=-bound, maxval=bound)
         self.bias = jax.random.uniform(key_bias, (outputs,), minval=-bound, maxval=bound)
 

@@ -8,10 +8,14 @@ from metatower.recipes.embeddings import Matching, Prototypical, Ridge
 from metatower.recipes.gradient_based import MAML, FirstOrderMAML, MetaSGD, ReptileRecipe
 from metatower.recipes.learned_outer_rule import LearnedOuterRule
 from metatower.recipes.maml_glyphs import MAMLGlyphs
+from metatower.recipes.maml_navigation import MAMLNavigation
 from metatower.recipes.maml_sinusoid import MAMLSinusoid
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
 from metatower.recipes.recurrent_memory import RecurrentMemory
+from metatower.recipes.rl2_arm import RL2Arm
+from metatower.recipes.rl2_bandits import RL2Bandits
+from metatower.recipes.rl2_worlds import RL2GridNavi, RL2MDPs
 
 DEFAULT = "optimised-maml"
 """What `metatower train` runs when no recipe is named."""
@@ -30,6 +34,11 @@ RECIPES: dict[str, type[Recipe]] = {
     "fomaml": FirstOrderMAML,
     "meta-sgd": MetaSGD,
     "reptile": ReptileRecipe,
+    "rl2-bandits": RL2Bandits,
+    "rl2-mdps": RL2MDPs,
+    "rl2-arm": RL2Arm,
+    "rl2-gridnavi": RL2GridNavi,
+    "maml-navigation": MAMLNavigation,
 }
 """Every recipe by its name on the command line."""
 

@@ -29,6 +29,8 @@ class Recipe(ABC):
 
     name: ClassVar[str]
     """What the recipe is called on the command line."""
+    acts: ClassVar[bool] = False
+    """Whether its learner acts in worlds, and tasks are no examples."""
 
     seed: int = 0
     """Chooses the initial numbers and the stream of tasks."""
@@ -130,6 +132,10 @@ class Recipe(ABC):
         Baselines that need training do it in folders of their own, `folder / "baselines" / <name>`, so that a run
         that is killed here is continued here.
         """
+
+    def judge_fresh(self, artefact: Any, *, episodes: int | None, seed: int, show: Progress) -> Conclusion:
+        """The artefact on fresh tasks of its own kind: what `metatower evaluate` does where `acts` is true."""
+        raise NotImplementedError(f"{self.name}: the tasks are examples, which `recipes.judge` handles.")
 
     @classmethod
     def about(cls) -> str:

@@ -18,7 +18,7 @@ from metatower.learners.features import FeatureLearner
 from metatower.nets import Examples
 from metatower.recipes.base import Recipe
 from metatower.recipes.run import load, recipe_of
-from metatower.training.progress import Progress
+from metatower.training.progress import Progress, Silent
 
 HELD_OUT, FOLDER = "held-out", "folder:"
 IMAGES = ("glyphs", "omniglot", "glyph-families")
@@ -79,6 +79,13 @@ def judge(
     if not 0 <= seed < 2**32:
         raise UserError(f"Expected --seed from 0 to 2**32 - 1, got {seed}.")
     recipe, learner = recipe_of(folder), load(folder)
+    if recipe.acts:
+        if tasks != HELD_OUT or ways or shots or queries:
+            raise UserError(
+                f"A model of {recipe.name} acts in worlds: it has no --tasks, --ways, --shots or --queries."
+            )
+        how: dict[str, Any] = {"episodes": episodes, "seed": (seed + FRESH) % 2**32, "show": show or Silent()}
+        return recipe.judge_fresh(learner, **how)
     takes = _takes(learner, recipe.held_out())
     if ways is not None and takes.ways is None:
         raise UserError("--ways is for models that tell classes apart; this one predicts numbers.")

@@ -227,5 +227,5 @@ def _means(buffers, finished):
     return {
         name: float(np.mean(values[:finished]))
         for name, values in buffers.items()
-        if finished and values.ndim == 1 and (name == "loss" or name.endswith("accuracy"))
+        if finished and values.ndim == 1 and (name in ("loss", "return") or name.endswith("accuracy"))
     }

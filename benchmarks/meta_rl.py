@@ -1,0 +1,137 @@
+"""Meta-RL beside the published numbers and the exact ceilings: `python -m benchmarks.meta_rl [--only bandit-10-5]`.
+
+Trains the recipes and writes `benchmarks/results/meta_rl.json` and `docs/meta-rl-results.md`. Trainings are kept in
+`--runs` and continued there, so that the command can be stopped and given again; rows of settings that are not asked
+for stay as they are. Trials are fresh ones, 20,000 per seed unless a setting says otherwise, the same worlds and luck
+for all agents of a seed. Published values are of Duan et al. 2016, tables 1 and 2.
+"""
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import machine
+from metatower.evaluation.conclusion import Conclusion
+from metatower.evaluation.statistics import interval
+from metatower.recipes import find
+from metatower.recipes.run import CONCLUSION, execute
+from metatower.training import runtime
+from metatower.training.files import read_json, write_json, write_text
+from metatower.training.progress import progress
+
+HERE = Path(__file__).parent
+RESULTS, PAGE = HERE / "results" / "meta_rl.json", HERE.parent / "docs" / "meta-rl-results.md"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One training, and what is asked of it."""
+
+    recipe: str
+    options: dict[str, Any] = field(default_factory=dict)
+    target: float | None = None
+    """What the first row should reach."""
+    published: float | None = None
+    seeds: tuple[int, ...] = (0,)
+
+    @property
+    def command(self) -> str:
+        """How one run of it is made by hand."""
+        given = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.options.items())
+        return f"metatower train {self.recipe} {given}".strip()
+
+
+def bandit(pulls: int, arms: int, target: float, published: float, **options: Any) -> Setting:
+    return Setting("rl2-bandits", {"arms": arms, "episodes": pulls, **options}, target, published)
+
+
+HUNDRED = {"trials": 1024, "minibatches": 16, "rate": 1e-3, "entropy": 0.03, "unit": 10.0, "steps": 600}
+SETTINGS = {
+    "bandit-10-5": bandit(10, 5, 6.60, 6.7),
+    "bandit-10-10": bandit(10, 10, 6.65, 6.7),
+    "bandit-100-5": bandit(100, 5, 78.3, 78.7, **HUNDRED),
+    "bandit-100-10": bandit(100, 10, 83.0, 83.5, **HUNDRED),
+    "bandit-100-50": bandit(100, 50, 84.5, 84.9, **HUNDRED),
+    "mdp-10": Setting("rl2-mdps", {}, 156, 156.2),
+    "mdp-25": Setting("rl2-mdps", {"episodes": 25, "trials": 256}, 445, 445.7),
+    "gridnavi": Setting("rl2-gridnavi"),
+    "navigation": Setting("maml-navigation"),
+    "arm": Setting("rl2-arm"),
+}
+
+
+def rows_of(name: str, setting: Setting, runs: Path, mode: str) -> list[dict[str, Any]]:
+    """Trains what is not trained yet, and gives a row for each agent."""
+    returns: dict[str, list[np.ndarray]] = {}
+    seconds, notes = 0.0, []
+    for seed in setting.seeds:
+        folder = runs / f"{name}-{seed}"
+        recipe = find(setting.recipe)(seed=seed, **setting.options)
+        seconds += execute(recipe, folder, progress(mode))["seconds"]
+        conclusion = Conclusion.load(folder / CONCLUSION)
+        notes = conclusion.notes
+        for agent, scores in conclusion.scores.items():
+            returns.setdefault(agent, []).append(scores["return"])
+    rows = []
+    for agent, found in returns.items():
+        mean = interval(np.concatenate(found))
+        rows.append(
+            {
+                "method": agent.replace("RL²", "rl2"),
+                "setting": name,
+                "return": round(float(mean.mean), 4),
+                "ci95": [round(float(mean.lo), 4), round(float(mean.hi), 4)],
+                "trials": mean.n,
+                "seeds": list(setting.seeds),
+                "seconds": round(seconds / len(setting.seeds), 1),
+                "command": setting.command,
+                "target": setting.target if agent == "RL²" else None,
+                "published": setting.published if agent == "RL²" else None,
+                "notes": notes if agent in ("RL²", "MAML, after 1 step") else [],
+            }
+        )
+        print(f"{name:15}{agent:32}{mean.mean:10.3f} [{mean.lo:.3f}, {mean.hi:.3f}]", flush=True)
+    return rows
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """The page of the documentation."""
+    lines = ["# Meta-RL: results", "", "Written by `python -m benchmarks.meta_rl`; machine, versions and rows are in"]
+    lines += ["`benchmarks/results/meta_rl.json`. Seconds are those of training and judging together.", ""]
+    for setting in dict.fromkeys(row["setting"] for row in rows):
+        mine = [row for row in rows if row["setting"] == setting]
+        first = mine[0]
+        lines += [f"## {setting}", "", f"`{first['command']}`, seeds {first['seeds']}, {first['seconds']:.0f} s"]
+        if first["target"]:
+            lines[-1] += f"; target {first['target']:g}, published {first['published']:g}"
+        lines += [lines.pop() + ".", "", "| agent | return | 95 % interval | units |", "|---|---|---|---|"]
+        for row in mine:
+            lo, hi = row["ci95"]
+            lines.append(f"| {row['method']} | {row['return']:.3f} | {lo:.3f} to {hi:.3f} | {row['trials']:,} |")
+        lines += ["", *(f"- {note}" for row in mine for note in row["notes"]), ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--runs", type=Path, default=Path("runs/meta-rl"))
+    parser.add_argument("--progress", default="auto", choices=["auto", "plain", "none"])
+    arguments = parser.parse_args()
+    runtime.setup()
+    for name in arguments.only:
+        rows = rows_of(name, SETTINGS[name], arguments.runs, arguments.progress)
+        # written after each setting, so that what is done is kept; read just before, as others may write, too
+        there = read_json(RESULTS) if RESULTS.exists() else {"rows": []}
+        others = [row for row in there["rows"] if row["setting"] != name]
+        order = list(SETTINGS)
+        there = {"machine": machine(), "rows": sorted([*others, *rows], key=lambda row: order.index(row["setting"]))}
+        write_json(RESULTS, there)
+        write_text(PAGE, page(there["rows"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Steps of the world per second of the whole RL² training loop, beside plain PyTorch on the same sizes and cores.
+
+`python -m benchmarks.rl2_speed --torch PYTHON`, with the Python of an environment that has PyTorch. Both play the
+bandits, remember and learn by PPO (`benchmarks/torch_rl2.py` is the other side); rounds alternate, the fastest counts.
+"""
+
+import argparse
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+
+from benchmarks.machine import machine
+from metatower import adam
+from metatower.envs import BernoulliBandit, Worlds
+from metatower.learners import PPO, rl2
+from metatower.rules import clip
+from metatower.training import runtime
+from metatower.training.files import write_json
+from metatower.training.loop import train
+
+RESULTS = Path(__file__).parent / "results" / "rl2_speed.json"
+SIZES = ((1024, 10, 5, 64), (512, 100, 5, 64), (512, 100, 5, 256))
+"""Trials, pulls, arms, units."""
+EPOCHS, MINIBATCHES = 4, 4
+
+
+def ours(trials: int, pulls: int, arms: int, units: int, steps: int) -> float:
+    environment = BernoulliBandit(arms)
+    agent = rl2(environment, key=jax.random.key(0), size=units)
+    trainer = PPO(agent, clip(adam(3e-3), 0.5), pulls, trials=trials, epochs=EPOCHS, minibatches=MINIBATCHES, trace=0.7)
+    train(trainer, Worlds(environment), steps=steps, seed=0)  # compiles
+    began = time.perf_counter()
+    train(trainer, Worlds(environment), steps=steps, seed=0)
+    return steps * trials * pulls / (time.perf_counter() - began)
+
+
+def theirs(python: str, trials: int, pulls: int, arms: int, units: int, steps: int) -> float:
+    script = str(Path(__file__).parent / "torch_rl2.py")
+    sizes = map(str, (trials, pulls, arms, units, EPOCHS, MINIBATCHES, steps))
+    return float(subprocess.run([python, script, *sizes], check=True, capture_output=True, text=True).stdout.split()[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--torch", required=True, help="a Python that has PyTorch")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=20)
+    arguments = parser.parse_args()
+    runtime.setup()
+    rows = []
+    for size in SIZES:
+        found = [
+            (ours(*size, arguments.steps), theirs(arguments.torch, *size, arguments.steps))
+            for _ in range(arguments.rounds)
+        ]
+        mine, other = (max(each) for each in zip(*found, strict=True))
+        names = dict(zip(("trials", "pulls", "arms", "units"), size, strict=True))
+        rows.append({**names, "metatower": round(mine), "pytorch": round(other), "ratio": round(mine / other, 2)})
+        print(rows[-1], flush=True)
+    write_json(RESULTS, {"command": "python -m benchmarks.rl2_speed", **machine(), "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

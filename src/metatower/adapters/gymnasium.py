@@ -1,0 +1,298 @@
+"""Environments of Gymnasium as worlds: a trained agent learns in one that is not written in JAX."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray
+
+try:
+    import gymnasium
+    from gymnasium.vector import AutoresetMode, VectorEnv
+except ImportError as error:
+    raise ImportError("This adapter needs Gymnasium 1.1 or newer: pip install 'metatower[gymnasium]'.") from error
+
+from metatower.core.errors import UserError
+from metatower.core.keys import fork, fork_at
+from metatower.envs.protocol import Box, Discrete
+from metatower.envs.trial import Outcome, Seen
+
+
+class HostTrial:
+    """The twin of `envs.Trial` for environments that run on the host: the only place where they are reset.
+
+    All arrays are NumPy's, with the environments that run side by side as their first axis, of length 1 for a single
+    one. The task is what the environment has made of itself: it must not choose another one in `reset`.
+
+    Args:
+        env: a `gymnasium.Env`, or a vector environment made with `autoreset_mode=AutoresetMode.DISABLED`.
+        episodes: of a trial.
+
+    Raises:
+        UserError: spaces that no agent here acts in, an environment that resets itself; in `start` and `step`, one
+            that raises, shows what its space does not allow, or pays what is no number.
+    """
+
+    def __init__(self, env: gymnasium.Env | VectorEnv, episodes: int):
+        if episodes < 1:
+            raise UserError(f"Expected at least one episode, got {episodes}.")
+        self.env, self.episodes = env, episodes
+        self.many = isinstance(env, VectorEnv)
+        if self.many and env.metadata.get("autoreset_mode") != AutoresetMode.DISABLED:
+            raise UserError(
+                "A vector environment that resets itself hides the end of an episode: make it with "
+                "autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED."
+            )
+        self.lanes = env.num_envs if self.many else 1
+        self.action_space = env.single_action_space if self.many else env.action_space
+        self.observation_space = env.single_observation_space if self.many else env.observation_space
+        self.actions = _actions(self.action_space)
+        self.observation_shape = _observation_shape(self.observation_space)
+        self.done = self.finished = np.zeros(0)
+
+    def start(self, seed: int | None = None) -> Seen:
+        """The first episode of a trial begins; what is seen is `[lanes, ...]`."""
+        self.done, self.finished = np.ones(self.lanes, bool), np.zeros(self.lanes, int)
+        zero = np.zeros(self.lanes, np.float32)
+        nothing = np.zeros((self.lanes, self.actions.size), np.float32)
+        self.seen = _seen(np.zeros((self.lanes, *self.observation_shape), np.float32), nothing, zero, zero + 1)
+        self._reset(seed)
+        return self.seen
+
+    def step(self, actions: np.ndarray) -> tuple[Seen, Outcome]:
+        """One action `[lanes, ...]` in each; where it ends an episode, the next one begins at once.
+
+        A lane whose trial is over goes on, and nothing counts, until all are.
+        """
+        over = self.finished >= self.episodes
+        if over.all():
+            raise UserError("The trial is over (or was never begun): call `start`.")
+        given = self._given(np.asarray(actions))
+        shown, reward, terminated, truncated = self._asked("step", self._step, given)
+        observation = self._observed(shown, "step")
+        if not np.isfinite(reward).all():
+            raise UserError(f"{self._name} gave the reward {_first(reward)}, which is no number, for {given}.")
+        self.done = terminated | truncated
+        self.finished = self.finished + self.done
+        reward = np.where(over, 0, reward).astype(np.float32)
+        finished = self.finished >= self.episodes
+        fields = reward, terminated, truncated & ~terminated, finished, observation
+        outcome = jax.tree.unflatten(_structure(Outcome), fields)
+        self.seen = _seen(observation, _encoded(self.actions, actions), reward, self.done.astype(np.float32))
+        if self.done.any() and not finished.all():
+            self._reset(None)
+        return self.seen, outcome
+
+    def _reset(self, seed: int | None) -> None:
+        """New episodes where `done`."""
+
+        def reset():
+            if not self.many:
+                return self.env.reset(seed=seed)[0]
+            whole = bool(self.done.all())
+            return self.env.reset(seed=seed, options=None if whole else {"reset_mask": self.done.copy()})[0]
+
+        shown = self._observed(self._asked("reset", reset), "reset")
+        done = self.done.reshape(-1, *[1] * (shown.ndim - 1))
+        self.seen = eqx.tree_at(lambda s: s.observation, self.seen, np.where(done, shown, self.seen.observation))
+
+    def _step(self, given):
+        observation, reward, terminated, truncated, _ = self.env.step(given if self.many else given[0])
+        reward = np.asarray(reward, float).reshape(self.lanes)
+        return observation, reward, *(np.asarray(x, bool).reshape(self.lanes) for x in (terminated, truncated))
+
+    def _asked(self, what: str, question: Any, *arguments: Any) -> Any:
+        try:
+            return question(*arguments)
+        except Exception as error:
+            raise UserError(
+                f"{self._name} raised {type(error).__name__} in its {what}: {error}. Try it by itself with "
+                "gymnasium.utils.env_checker.check_env."
+            ) from error
+
+    def _given(self, actions: np.ndarray) -> np.ndarray:
+        if not np.isfinite(actions).all():
+            raise UserError(f"The agent's action is {_first(actions)}, which is no number. Has its training diverged?")
+        if isinstance(self.actions, Discrete):
+            return actions.astype(np.int64) + int(self.action_space.start)
+        low, high = self.action_space.low, self.action_space.high
+        return np.clip(actions.reshape(-1, *self.actions.shape), low, high).astype(self.action_space.dtype)
+
+    def _observed(self, shown: Any, what: str) -> np.ndarray:
+        """What was shown as floating-point numbers, `[lanes, ...]`."""
+        shown = np.asarray(shown) if self.many else np.asarray(shown)[None]
+        expected = (self.lanes, *self.observation_space.shape)
+        if shown.shape != expected:
+            raise UserError(
+                f"{self._name} shows an observation of shape {shown.shape[1:]} in its {what}, where its "
+                f"observation_space says {expected[1:]}."
+            )
+        if not np.issubdtype(shown.dtype, np.number) and shown.dtype != bool:
+            raise UserError(f"{self._name} shows observations of type {shown.dtype} in its {what}, not numbers.")
+        if isinstance(self.observation_space, gymnasium.spaces.Discrete):
+            return np.eye(int(self.observation_space.n), dtype=np.float32)[shown - int(self.observation_space.start)]
+        if not np.isfinite(shown).all():
+            raise UserError(f"{self._name} shows {_first(shown)} in its {what}, which is no number.")
+        return shown.astype(np.float32)
+
+    @property
+    def _name(self) -> str:
+        spec = getattr(self.env, "spec", None)
+        kind = type(getattr(self.env, "unwrapped", self.env)).__name__
+        return f"The environment {kind if spec is None else spec.id}"
+
+
+class Adapted:
+    """An agent that has learned in an environment.
+
+    Attributes:
+        returns: the undiscounted return of each episode, `[episodes, lanes]`.
+        state: the agent's state for each lane.
+        seen: the end of the last episode: its action and reward have not reached the state yet.
+    """
+
+    def __init__(self, agent: Any, trial: HostTrial, state: Any, seen: Seen, returns: np.ndarray, key: PRNGKeyArray):
+        self.agent, self.state, self.seen, self.returns = agent, state, seen, returns
+        self._trial, self._key, self._fresh, self._step = trial, key, True, 0
+
+    def act(self, observation: Any, reward: float = 0.0, done: bool = False) -> Any:
+        """The action for what one environment shows, as it takes it; remembers that it was shown.
+
+        Args:
+            observation: as the environment shows it.
+            reward: what the last action brought. Not for the first action of all.
+            done: whether that ended an episode, of which `observation` begins the next.
+        """
+        shown = self._trial._observed(observation if self._trial.many else np.asarray(observation), "use")
+        if self._fresh:  # what the last action of the adaptation brought is known
+            reward_seen, done_seen = self.seen.reward, self.seen.done
+        else:
+            reward_seen, done_seen = (np.full(self._trial.lanes, x, np.float32) for x in (reward, done))
+        seen, self._fresh = _seen(shown, self.seen.action, reward_seen, done_seen), False
+        self.state, actions = _act(self.agent, self.state, seen, self._key, np.asarray(self._step))
+        actions, self._step = np.asarray(actions), self._step + 1
+        self.seen = _seen(shown, _encoded(self._trial.actions, actions), reward_seen, done_seen)
+        given = self._trial._given(actions)
+        return given if self._trial.many else given[0]
+
+
+def adapt(agent: Any, env: gymnasium.Env | VectorEnv, *, episodes: int = 3, seed: int = 0) -> Adapted:
+    """The agent after so many episodes in an environment, in each lane of a vector environment by itself.
+
+    Args:
+        agent: has `start(*, key)` and `act(state, seen, *, key) -> (state, action)`: any `learners.acting.Agent`,
+            trained for observations and actions of the same kind.
+        env: see `HostTrial`.
+        episodes: how many.
+        seed: of the agent and of the environment's first reset.
+
+    Raises:
+        UserError: an environment that the agent cannot act in, or that breaks (`HostTrial`).
+    """
+    trial, root = HostTrial(env, episodes), jax.random.key(seed)
+    key_start, key_steps, key_after = fork(root, 3)
+    _check(agent, trial)
+    state = _start(agent, key_start, trial.lanes)
+    seen, returns = trial.start(seed), np.zeros((episodes, trial.lanes))
+    lanes, step = np.arange(trial.lanes), 0
+    kept, last = state, seen
+    while (trial.finished < episodes).any():
+        live, episode = trial.finished < episodes, np.minimum(trial.finished, episodes - 1)
+        state, actions = _act(agent, state, seen, key_steps, np.asarray(step))
+        seen, outcome = trial.step(np.asarray(actions))
+        returns[episode, lanes] += outcome.reward
+        kept, last = _where(live, state, kept), _where(live, seen, last)
+        step += 1
+    return Adapted(agent, trial, kept, last, returns, key_after)
+
+
+def _check(agent: Any, trial: HostTrial) -> None:
+    seen = Seen(*(jnp.zeros(shape) for shape in (trial.observation_shape, (trial.actions.size,), (), ())))
+    key = jax.random.key(0)
+    here = f"observations of shape {trial.observation_shape} and actions {trial.actions}"
+    size = getattr(agent, "actions", trial.actions.size)
+    if isinstance(size, int) and size != trial.actions.size:
+        raise UserError(
+            f"The agent has {size} numbers for an action; {trial._name[0].lower()}{trial._name[1:]} has {here}."
+        )
+    try:
+        _, action = eqx.filter_eval_shape(lambda: agent.act(agent.start(key=key), seen, key=key))
+    except Exception as error:
+        what = str(error).strip().splitlines()
+        raise UserError(
+            f"The agent cannot act on {here}: {what[0] if what else type(error).__name__} It must have been trained in "
+            "an environment with the same."
+        ) from error
+    whole = jnp.issubdtype(action.dtype, jnp.integer)
+    wanted = () if isinstance(trial.actions, Discrete) else trial.actions.shape
+    if action.shape != wanted or whole != isinstance(trial.actions, Discrete):
+        raise UserError(
+            f"The agent's actions are {action.dtype} of shape {action.shape}, but the environment has {trial.actions}. "
+            "It must have been trained in an environment with the same."
+        )
+
+
+@functools.cache
+def _structure(kind: type) -> Any:
+    """Of a `Seen` or `Outcome` whose fields have the axis of lanes: to be made without the checks, which are of one."""
+    flag, number = jnp.zeros(1, bool), jnp.zeros(1)
+    like = {"action": number[None], "terminated": flag, "truncated": flag, "over": flag}
+    return jax.tree.structure(jax.vmap(kind)(*(like.get(each.name, number) for each in dataclasses.fields(kind))))
+
+
+def _seen(*fields: Any) -> Seen:
+    return jax.tree.unflatten(_structure(Seen), fields)
+
+
+def _encoded(space: Discrete | Box, actions: np.ndarray) -> np.ndarray:
+    """`space.encode` of every lane."""
+    if isinstance(space, Discrete):
+        return np.eye(space.n, dtype=np.float32)[actions]
+    return np.asarray(actions, np.float32).reshape(len(actions), -1)
+
+
+@eqx.filter_jit
+def _start(agent: Any, key: PRNGKeyArray, lanes: int) -> Any:
+    return jax.vmap(lambda key: agent.start(key=key))(fork(key, lanes))
+
+
+@eqx.filter_jit
+def _act(agent: Any, state: Any, seen: Seen, key: PRNGKeyArray, step: Int[np.ndarray, ""] | Int[Array, ""]) -> Any:
+    """States and actions of all lanes; everything that is done each step in one compiled call."""
+    keys = fork(fork_at(key, jnp.asarray(step)), len(seen.reward))
+    return jax.vmap(lambda state, seen, key: agent.act(state, seen, key=key))(state, seen, keys)
+
+
+def _where(live: np.ndarray, new: Any, old: Any) -> Any:
+    """`new` in the lanes that are live, else `old`."""
+    if live.all():
+        return new
+    return jax.tree.map(lambda a, b: jnp.where(live.reshape(-1, *[1] * (jnp.ndim(a) - 1)), a, b), new, old)
+
+
+def _actions(space: Any) -> Discrete | Box:
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return Discrete(int(space.n))
+    if isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        low, high = (tuple(float(x) for x in side.reshape(-1)) for side in (space.low, space.high))
+        return Box(low, high, space.shape)
+    raise UserError(f"Expected actions in a Discrete or floating-point Box space, got {space}. Wrap the environment.")
+
+
+def _observation_shape(space: Any) -> tuple[int, ...]:
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return (int(space.n),)
+    if isinstance(space, gymnasium.spaces.Box | gymnasium.spaces.MultiBinary):
+        return tuple(space.shape)
+    raise UserError(
+        f"Expected observations in a Box or Discrete space, got {space}. "
+        "gymnasium.wrappers.FlattenObservation makes one of a Dict or Tuple."
+    )
+
+
+def _first(values: np.ndarray) -> Any:
+    return np.asarray(values)[~np.isfinite(values)].reshape(-1)[0]

@@ -1,0 +1,82 @@
+"""Random tabular Markov decision processes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from metatower.core.keys import fork
+from metatower.envs.protocol import Discrete, Environment, Step, running
+from metatower.tasks.chance import uniforms
+
+
+class MDP(eqx.Module):
+    """The task: what every action in every state brings, and where it leads."""
+
+    rewards: Float[Array, "state action"]
+    """Mean rewards."""
+    transitions: Float[Array, "state action state"]
+    """Probabilities, of each next state."""
+
+
+class RandomMDP(Environment):
+    """Mean rewards m(s, a) ~ N(1, 1), transitions flat Dirichlet, rewards N(m(s, a), 1); episodes start in state 0.
+
+    Duan et al. 2016, "RL²", https://arxiv.org/abs/1611.02779, section 3.2, after Osband et al. 2013: 10 states, 5
+    actions, horizon 10; `Trial(RandomMDP(), episodes=10)` is their n = 10. The state is observed, one-hot.
+
+    Args:
+        states, actions: how many.
+        horizon: steps per episode.
+        noise: standard deviation of a reward around its mean.
+    """
+
+    noise: Float[Array, ""]
+    states: int = eqx.field(static=True)
+    choices: int = eqx.field(static=True)
+    horizon: int = eqx.field(static=True)
+
+    def __init__(self, states: int = 10, actions: int = 5, horizon: int = 10, noise: float = 1.0):
+        if min(states, actions, horizon) < 1 or noise < 0:
+            raise ValueError(
+                f"RandomMDP: expected at least one state, action and step, and noise of at least 0, got {states}, "
+                f"{actions}, {horizon}, {noise}."
+            )
+        self.states, self.choices, self.horizon, self.noise = states, actions, horizon, jnp.array(float(noise))
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return (self.states,)
+
+    @property
+    def actions(self) -> Discrete:
+        return Discrete(self.choices)
+
+    def sample_task(self, key: PRNGKeyArray) -> MDP:
+        key_rewards, key_transitions = fork(key, 2)
+        shape = self.states, self.choices
+        drawn = jax.random.exponential(key_transitions, (*shape, self.states))  # normalised: a flat Dirichlet
+        transitions = drawn / jnp.sum(drawn, axis=-1, keepdims=True)
+        return MDP(1 + jax.random.normal(key_rewards, shape), transitions)
+
+    def reset(self, key: PRNGKeyArray, task: MDP) -> tuple[Int[Array, ""], Float[Array, " state"]]:
+        del key, task
+        state = jnp.zeros((), jnp.int32)
+        return state, self._shown(state)
+
+    def step(
+        self, key: PRNGKeyArray, state: Int[Array, ""], action: Int[Array, ""], task: MDP
+    ) -> tuple[Int[Array, ""], Step]:
+        (chance,) = uniforms(key, (2,))
+        reward = task.rewards[state, action] + self.noise * _normal(chance[0])
+        below = jnp.cumsum(task.transitions[state, action]) <= chance[1]
+        state = jnp.minimum(jnp.sum(below, dtype=jnp.int32), self.states - 1)  # a sum may fall short of 1 by rounding
+        return state, running(self._shown(state), reward)
+
+    def _shown(self, state):
+        return jax.nn.one_hot(state, self.states)
+
+
+def _normal(chance: Float[Array, ""]) -> Float[Array, ""]:
+    """The standard normal number that a uniform one stands for."""
+    return jax.scipy.special.ndtri(jnp.clip(chance, 1e-7, 1 - 1e-7))

@@ -1,0 +1,156 @@
+"""Memories: networks that take one input after another, with `start`, `__call__` for one input, `over` for many.
+
+What one says is a function of all inputs so far, held in a memory of fixed shape. None knows of batches: `jax.vmap` it.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from metatower.nets.mlp import Linear
+
+
+class Memory(eqx.Module):
+    """What every memory does.
+
+    Its field or property `outputs` is the number of units it says something with.
+    """
+
+    outputs: eqx.AbstractVar[int]
+
+    @abstractmethod
+    def start(self) -> PyTree:
+        """The memory before the first input."""
+
+    @abstractmethod
+    def __call__(self, memory: PyTree, x: Float[Array, " inputs"]) -> tuple[PyTree, Float[Array, " outputs"]]:
+        """The memory after one more input, and what is said then."""
+
+    def over(self, memory: PyTree, x: Float[Array, "time inputs"]) -> tuple[PyTree, Float[Array, "time outputs"]]:
+        """The memory after these inputs, and what was said after each: as `__call__` gives them one by one."""
+        return jax.lax.scan(lambda memory, x: self(memory, x), memory, x)
+
+
+class GRU(Memory):
+    """Gated recurrent unit (Cho et al. 2014, https://arxiv.org/abs/1406.1078).
+
+        r, z = σ(x Wᵣ + h Uᵣ + bᵣ), σ(x W_z + h U_z + b_z)
+        n = tanh(x Wₙ + bₙ + r ∘ (h Uₙ + cₙ))
+        h ← n + z ∘ (h − n),    y = h
+
+    Differs from the paper in: the reset gate acts after the product with Uₙ, as in cuDNN. U starts orthogonal.
+    """
+
+    inside: Float[Array, "inputs gates"]
+    across: Float[Array, "outputs gates"]
+    bias: Float[Array, " gates"]
+    candidate: Float[Array, " outputs"]
+    outputs: int = eqx.field(static=True)
+
+    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray):
+        key_inside, *keys = jax.random.split(key, 4)
+        bound = 1 / inputs**0.5
+        self.inside = jax.random.uniform(key_inside, (inputs, 3 * outputs), minval=-bound, maxval=bound)
+        orthogonal = jax.nn.initializers.orthogonal()
+        self.across = jnp.concatenate([orthogonal(k, (outputs, outputs)) for k in keys], axis=1)
+        self.bias = jnp.zeros(3 * outputs)
+        self.candidate = jnp.zeros(outputs)
+        self.outputs = outputs
+
+    def start(self) -> Float[Array, " outputs"]:
+        return jnp.zeros(self.outputs, self.across.dtype)
+
+    def __call__(self, memory, x):
+        size = self.outputs
+        new, old = x @ self.inside + self.bias, memory @ self.across
+        reset, keep = jnp.split(jax.nn.sigmoid(new[: 2 * size] + old[: 2 * size]), 2)
+        candidate = jnp.tanh(new[2 * size :] + reset * (old[2 * size :] + self.candidate))
+        memory = candidate + keep * (memory - candidate)
+        return memory, memory
+
+
+class Gated(eqx.Module):
+    """One layer of `MinGRU`."""
+
+    gates: Linear
+    out: Linear
+
+    def candidates(self, x: Float[Array, "time inputs"]) -> tuple[Float[Array, "time n"], Float[Array, "time n"]]:
+        """How much of the old memory stays, and what is added to it."""
+        mean, variance = jnp.mean(x, axis=-1, keepdims=True), jnp.var(x, axis=-1, keepdims=True)
+        gate, new = jnp.split(self.gates((x - mean) / jnp.sqrt(variance + 1e-5)), 2, axis=-1)
+        return jax.nn.sigmoid(-gate), jax.nn.sigmoid(gate) * new
+
+
+class MinGRU(Memory):
+    """Minimal gated recurrent units: a linear recurrence whose gates see the input alone.
+
+    Feng et al. 2024, "Were RNNs All We Needed?", https://arxiv.org/abs/2410.01201, section 3.1, in residual layers:
+
+        z = σ(x̂ W_z + b_z),  h ← (1 − z) ∘ h + z ∘ (x̂ W_h + b_h),  x ← x + gelu(h) W_o + b_o
+
+    with x̂ the layer-normalised x. `over` takes all inputs at once by an associative scan, of depth log(time).
+
+    Differs from the paper in: h̃ is not forced to be positive, as no logarithm is taken; no convolution, no dropout.
+    """
+
+    enter: Linear
+    layers: list[Gated]
+    outputs: int = eqx.field(static=True)
+
+    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray, layers: int = 2):
+        key, *keys = jax.random.split(key, 2 * layers + 1)
+        self.enter = Linear(inputs, outputs, key=key)
+        pairs = zip(keys[::2], keys[1::2], strict=True)
+        self.layers = [Gated(Linear(outputs, 2 * outputs, key=k), Linear(outputs, outputs, key=o)) for k, o in pairs]
+        self.outputs = outputs
+
+    def start(self) -> Float[Array, "layers outputs"]:
+        return jnp.zeros((len(self.layers), self.outputs), self.enter.weight.dtype)
+
+    def __call__(self, memory, x):
+        memory, y = self.over(memory, x[None])
+        return memory, y[0]
+
+    def over(self, memory, x):
+        x, last = self.enter(x), []
+        for layer, before in zip(self.layers, memory, strict=True):
+            keep, new = layer.candidates(x)
+            kept, held = jax.lax.associative_scan(_one_after_the_other, (keep, new))
+            held = held + kept * before
+            x = x + layer.out(jax.nn.gelu(held))
+            last.append(held[-1])
+        return jnp.stack(last), x
+
+
+def _one_after_the_other(first, second):
+    (keep_1, new_1), (keep_2, new_2) = first, second
+    return keep_1 * keep_2, keep_2 * new_1 + new_2
+
+
+class Forgetful(Memory):
+    """No memory: a layer of tanh units that sees the last input only. What a memory is compared with."""
+
+    layer: Linear
+    outputs: int = eqx.field(static=True)
+
+    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray):
+        self.layer = Linear(inputs, outputs, key=key)
+        self.outputs = outputs
+
+    def start(self) -> Float[Array, " 0"]:
+        return jnp.zeros(0, self.layer.weight.dtype)
+
+    def __call__(self, memory, x):
+        return memory, jnp.tanh(self.layer(x[None])[0])
+
+    def over(self, memory, x):
+        return memory, jnp.tanh(self.layer(x))
+
+
+MEMORIES: dict[str, Callable[..., Memory]] = {"gru": GRU, "mingru": MinGRU, "none": Forgetful}
+"""Memories by name; all are made as `GRU(inputs, outputs, key=key)`."""

@@ -1,0 +1,225 @@
+"""What the recipes of RL² share: the agent, PPO, and how the trained agent is judged beside its references."""
+
+import dataclasses
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import jax
+import numpy as np
+
+from metatower.core import Learner, State
+from metatower.envs.protocol import Environment
+from metatower.envs.trial import Worlds
+from metatower.evaluation.conclusion import Conclusion, Curves
+from metatower.evaluation.statistics import interval, paired
+from metatower.evaluation.trials import Also, judge_trials
+from metatower.learners.acting import Agent
+from metatower.learners.ppo import PPO
+from metatower.learners.rl2 import RL2, rl2
+from metatower.recipes.base import Recipe
+from metatower.rules import adam, anneal, clip
+from metatower.training.loop import train
+from metatower.training.progress import Progress
+
+CLIP = 0.5
+"""Global norm that the gradients are scaled down to."""
+
+
+@dataclass(frozen=True)
+class MetaRL(Recipe):
+    """What the recipes of RL² share; a subclass gives the environment and the agents to compare with.
+
+    A trial: several episodes in one world that the agent has never seen; it keeps its memory from one to the next.
+    """
+
+    acts: ClassVar[bool] = True
+
+    episodes: int = 10
+    """Episodes of one trial; the memory begins anew with each trial."""
+    trials: int = 1024
+    """Trials per training step."""
+    minibatches: int = 4
+    """Groups that they are split into; must divide them."""
+    epochs: int = 4
+    """How often each trial is learned from."""
+    rate: float = 3e-3
+    """Adam's step size; it falls to zero in the second half of the training."""
+    discount: float = 0.99
+    """Of later rewards, in training; returns are reported without."""
+    trace: float = 0.3
+    """λ of the generalised advantages."""
+    entropy: float = 0.01
+    """Weight of the policy's entropy."""
+    unit: float = 1.0
+    """What rewards are counted in, in training, so that values are about 1."""
+    memory: Literal["gru", "mingru", "none"] = "gru"
+    """The network's memory: gated recurrent units, minimal ones in two layers, or none."""
+    size: int = 64
+    """Units of the memory."""
+    judged: int = 20_000
+    """Fresh trials to be judged on."""
+    ablate: bool = False
+    """Whether to train three agents more, which shows what the memory, the rewards and the hidden task are worth."""
+
+    def check(self) -> None:
+        super().check()
+        self.at_least_one("episodes", "trials", "minibatches", "epochs", "size", "judged")
+        self.above_zero("rate", "unit")
+
+    @abstractmethod
+    def environment(self) -> Environment:
+        """What is played."""
+
+    @abstractmethod
+    def references(self) -> dict[str, Agent]:
+        """The agents to compare with, by name."""
+
+    def about_references(self) -> list[str]:
+        """Exact values and other facts for the notes."""
+        return []
+
+    def also(self) -> Also | None:
+        """What else is measured in each trial, see `judge_trials`."""
+        return None
+
+    def agent(self, **changes: Any) -> RL2:
+        """The agent with fresh weights."""
+        key, how = jax.random.key(self.seed), {"size": self.size, "memory": self.memory, **changes}
+        return rl2(self.environment(), key=key, steps=self.episodes, reward_unit=self.reward_unit, **how)
+
+    @property
+    def reward_unit(self) -> float:
+        """What rewards are divided by before the network sees them."""
+        return 1.0
+
+    def learner(self) -> PPO:
+        return self.trainer(self.agent())
+
+    def trainer(self, agent: RL2) -> PPO:
+        """How an agent is trained."""
+        moves = max(2, self.steps * self.epochs * self.minibatches)
+        return PPO(
+            agent,
+            anneal(clip(adam(self.rate), CLIP), begin=moves // 2, end=moves),
+            self.episodes,
+            trials=self.trials,
+            epochs=self.epochs,
+            minibatches=self.minibatches,
+            discount=self.discount,
+            trace=self.trace,
+            entropy=self.entropy,
+            unit=self.unit,
+        )
+
+    def data(self) -> Worlds:
+        return Worlds(self.environment())
+
+    def artefact(self, learner: Any, state: State) -> Learner:
+        return learner.result(state)
+
+    def held_out(self) -> Worlds:
+        return self.data()
+
+    def judge(self, agent: Agent, show: Progress, title: str, **how: Any) -> dict[str, np.ndarray]:
+        """What an agent gains in the fresh trials, which are the same for all."""
+        return judge_trials(
+            agent,
+            self.environment(),
+            episodes=self.episodes,
+            trials=self.judged,
+            seed=self.seed,
+            also=self.also(),
+            show=show,
+            title=f"judging: {title}",
+            **how,
+        )
+
+    def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
+        agents: dict[str, Agent] = {"RL²": artefact, "RL², greedy": dataclasses.replace(artefact, greedy=True)}
+        agents |= {"RL², untrained": self.agent(), **self._ablations(folder, show), **self.references()}
+        scores = {name: self.judge(agent, show, name, **how_played(agent)) for name, agent in agents.items()}
+        conclusion = Conclusion(notes=[*self._notes(), *self.about_references()])
+        for name, each in scores.items():
+            conclusion.add(name, {"return": each["return"]}, "trial")
+        conclusion.compare("RL²", *(name for name in scores if name != "RL²"))
+        if self.episodes > 1:
+            conclusion.figures["episodes"] = Curves(
+                f"Learning within a trial: the return of each episode, means of {self.judged:,} trials with 95 % "
+                "intervals.",
+                "episode of the trial",
+                "return of the episode",
+                {name: interval(each["by episode"]) for name, each in scores.items()},
+                np.arange(1, self.episodes + 1),
+            )
+            gain = paired(scores["RL²"]["by episode"][:, -1], scores["RL²"]["by episode"][:, 0])
+            conclusion.notes.append(
+                f"RL² gains {gain.mean:+.3f} [{gain.lo:+.3f}, {gain.hi:+.3f}] from the first episode to the last."
+            )
+        conclusion.figures["entropy"] = Curves(
+            "How undecided the agent is in each episode: the entropy of its actions.",
+            "episode of the trial",
+            "entropy (nats)",
+            {name: interval(scores[name]["entropy"]) for name in ("RL²", "RL², untrained")},
+            np.arange(1, self.episodes + 1),
+        )
+        self.look_inside(conclusion, artefact, scores)
+        return conclusion
+
+    def judge_fresh(self, artefact: Any, *, episodes: int | None, seed: int, show: Progress) -> Conclusion:
+        judged = dataclasses.replace(self, judged=episodes or self.judged, seed=seed)
+        scores = {
+            name: judged.judge(agent, show, name, **how_played(agent))
+            for name, agent in {"RL²": artefact, **self.references()}.items()
+        }
+        words = f"{judged.judged:,} fresh trials of {self.episodes} episode(s), the same for every agent."
+        conclusion = Conclusion(notes=[words, *self.about_references()])
+        for name, each in scores.items():
+            conclusion.add(name, {"return": each["return"]}, "trial")
+        conclusion.compare("RL²", *self.references())
+        return conclusion
+
+    def look_inside(self, conclusion: Conclusion, artefact: RL2, scores: dict[str, dict[str, np.ndarray]]) -> None:
+        """Adds what else there is to be seen; subclasses may."""
+
+    def _ablations(self, folder: Path, show: Progress) -> dict[str, Agent]:
+        if not self.ablate:
+            return {}
+        whole = self.agent()
+        inputs = tuple(name for name in whole.inputs if name != "reward")
+        ablated = {
+            "without memory": self.agent(memory="none"),
+            "without rewards to see": dataclasses.replace(whole, inputs=inputs),
+        }
+        found: dict[str, Agent] = {}
+        for name, agent in ablated.items():
+            trainer = self.trainer(agent)
+            state = train(
+                trainer,
+                self.data(),
+                steps=self.steps,
+                seed=self.seed,
+                folder=folder / "baselines" / name.replace(" ", "-"),
+                config=self.options(),
+                title=f"ablation: {name}",
+                show=show,
+            )
+            found[name] = trainer.result(state)
+        return found
+
+    def _notes(self) -> list[str]:
+        length = self.episodes * self.environment().horizon
+        total = self.steps * self.trials * length
+        return [
+            f"{self.episodes} episode(s) per trial, up to {length} steps; judged on {self.judged:,} fresh trials, the "
+            f"same worlds and the same luck for every agent. Seed {self.seed}.",
+            f"RL²: memory {self.memory!r} of {self.size} units, PPO, {self.steps:,} steps of {self.trials:,} trials "
+            f"({total / 1e6:.3g} million steps of the world), {self.epochs} epochs of {self.minibatches} minibatches, "
+            f"Adam from {self.rate:g}, discount {self.discount:g}, λ {self.trace:g}, entropy {self.entropy:g}.",
+        ]
+
+
+def how_played(agent: Agent) -> dict[str, Any]:
+    """Arguments of `judge_trials` that suit an agent."""
+    return getattr(agent, "played", {})

@@ -1,0 +1,103 @@
+"""The recipes of agents that act, from end to end, small."""
+
+import json
+
+import numpy as np
+import pytest
+
+from metatower.cli import main
+from metatower.core.errors import UserError
+from metatower.evaluation.conclusion import Conclusion
+from metatower.learners import RL2
+from metatower.recipes import find
+from metatower.recipes.judge import judge
+from metatower.recipes.rl2_arm import closed
+from metatower.recipes.run import CONCLUSION, execute, load
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+SMALL = {"steps": 2, "trials": 8, "minibatches": 2, "epochs": 1, "size": 4, "judged": 60}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    execute(find("rl2-bandits")(**SMALL, arms=3, episodes=4), folder)
+    return folder
+
+
+def test_a_bandit_run_ends_with_its_references_their_pairs_and_the_exact_optimum(folder):
+    conclusion = Conclusion.load(folder / CONCLUSION)
+    rows = {row.name: row for row in conclusion.results}
+    assert {"RL²", "RL², greedy", "random", "greedy", "Thompson sampling", "Gittins index", "knows the arms"} <= set(
+        rows
+    )
+    assert all(row.n == 60 and row.unit == "trial" and row.metric == "return" for row in rows.values())
+    assert {row.against for row in conclusion.paired} == set(rows) - {"RL²"}
+    assert any("Bayes-optimal, exact: 2.3472" in note for note in conclusion.notes)
+    assert any("linear map" in note for note in conclusion.notes)
+    regret = conclusion.figures["regret"].series
+    assert np.all(np.diff(regret["random"].mean) > 0)
+    np.testing.assert_allclose(regret["knows the arms"].mean, 0, atol=1e-6)
+    for name in ("regret", "entropy"):
+        assert (folder / "plots" / f"{name}.svg").exists()
+
+
+def test_a_trained_agent_is_loaded_and_judged_on_fresh_trials(folder, capsys):
+    agent = load(folder)
+    assert isinstance(agent, RL2)
+    assert agent.steps == 4
+    assert main(["evaluate", str(folder), "--episodes", "30", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["n"] for row in found["results"]} == {30}
+    with pytest.raises(UserError, match="acts in worlds"):
+        judge(folder, tasks="glyphs")
+
+
+def test_gridnavi_shows_each_episode(tmp_path):
+    execute(find("rl2-gridnavi")(**SMALL, episodes=2), tmp_path)
+    conclusion = Conclusion.load(tmp_path / CONCLUSION)
+    assert conclusion.figures["episodes"].series["oracle"].mean.shape == (2,)
+    oracle = next(row for row in conclusion.results if row.name == "oracle")
+    assert oracle.ci95[0] < 2 * 11.07 < oracle.ci95[1]  # exact, for two episodes
+
+
+def test_navigation_is_judged_after_each_step(tmp_path):
+    options = {"steps": 1, "batch": 2, "trajectories": 3, "hidden": (4,), "judged": 3, "adapted": 2}
+    execute(find("maml-navigation")(**options), tmp_path)
+    conclusion = Conclusion.load(tmp_path / CONCLUSION)
+    assert {"MAML, before adaptation", "MAML, after 2 steps", "untrained, after 1 step"} <= set(conclusion.scores)
+    assert any("stays gains -38.26" in note for note in conclusion.notes)
+
+
+def test_the_arm_is_judged_on_every_split_beside_domain_randomisation(tmp_path):
+    execute(find("rl2-arm")(**{**SMALL, "judged": 3}, episodes=1), tmp_path)
+    conclusion = Conclusion.load(tmp_path / CONCLUSION)
+    for split in ("training", "extrapolation"):
+        assert {f"RL², {split}", f"domain randomisation, {split}"} <= set(conclusion.scores)
+        assert any(note.startswith(f"{split}: RL² closes") for note in conclusion.notes)
+
+
+def test_how_much_of_a_gap_is_closed():
+    low, high = np.zeros(4), np.full(4, 2.0)
+    assert closed(np.array([1.0, 1.5, 1.5, 2.0]), low, high).startswith("RL² closes 75.0 %")
+
+
+def test_ablations_are_trained_apart(tmp_path):
+    execute(find("rl2-bandits")(**SMALL, arms=2, episodes=3, ablate=True), tmp_path)
+    names = {row.name for row in Conclusion.load(tmp_path / CONCLUSION).results}
+    assert {"without memory", "without rewards to see"} <= names
+    assert (tmp_path / "baselines" / "without-memory").is_dir()
+
+
+@pytest.mark.parametrize("name", ["rl2-mdps", "rl2-gridnavi", "rl2-arm", "rl2-bandits", "maml-navigation"])
+def test_every_recipe_can_be_built(name):
+    trainer, worlds = find(name)().build()
+    assert trainer.height == 1
+    assert callable(worlds.sample)
+
+
+def test_options_that_cannot_be_are_refused():
+    with pytest.raises(UserError, match="10 trials do not make 4 minibatches"):
+        find("rl2-bandits")(trials=10).build()
+    with pytest.raises(UserError, match="expected arms of at least 1"):
+        find("rl2-bandits")(arms=0)
