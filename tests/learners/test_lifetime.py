@@ -128,6 +128,22 @@ def test_lifelong_is_the_weighted_sum_of_all_losses():
     assert jnp.any(parts[1][1])
 
 
+def test_lifelong_of_logarithms_counts_by_how_many_times():
+    learner, task = life(), Slow(number(1.0)).sample(key(6))
+
+    @jax.jit
+    def both(end):
+        def loss(readout, logarithm):
+            changed = eqx.tree_at(lambda learner: learner.learner.shift, learner, readout)
+            return Lifelong(end, logarithm).score(changed, task, key=key(7))[0]
+
+        return [jax.value_and_grad(loss)(learner.learner.shift, logarithm) for logarithm in (False, True)]
+
+    (value, slope), (same, relative) = both(jnp.array([0.0, 0.0, 0.0, 1.0]))
+    assert value == same
+    np.testing.assert_allclose(relative, slope / value, rtol=1e-4)
+
+
 def test_lifelong_says_what_it_cannot_do():
     with pytest.raises(ValueError, match="expected 4 weights, for 3 steps and the judgement, got 3"):
         Lifelong(jnp.ones(3)).score(life(), Slow(number(1.0)).sample(key(0)), key=key(0))
