@@ -262,8 +262,8 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "recurrent adaptation": adaptation,
     "recurrent adaptation that remembers": lambda: lifetime(adaptation(), 2, key=key(11)).result(jnp.ones(3)),
     "lifetime": lambda: lifetime(adaptation(), 2, key=key(11)),
-    "lifetime that forgets": lambda: lifetime(
-        adaptation(), 2, key=key(11), encode=SetEncoder(1, 1, (2,), key=key(12)), judged=2, forgets=True
+    "lifetime that reads examples": lambda: lifetime(
+        adaptation(), 2, key=key(11), encode=SetEncoder(1, 1, (2,), key=key(12)), judged=2
     ),
     "a learner without gradient": lambda: Memory(number(0.3), number(2.0)),
 }

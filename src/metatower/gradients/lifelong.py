@@ -68,7 +68,7 @@ class Lifelong(Gradient):
 def rising_weights(steps: int, factor: float = 3.0) -> Float[Array, " steps_and_end"]:
     """Weights for `Lifelong` that rise linearly to `factor` times the first and sum to 1.
 
-    >>> rising_weights(2, 3.0).round(4).tolist()
+    >>> [round(float(weight), 4) for weight in rising_weights(2, 3.0)]
     [0.1667, 0.3333, 0.5]
     """
     weights = jnp.linspace(1.0, factor, steps + 1)

@@ -41,16 +41,16 @@ class LearnedOuterRule(OnFunctions):
 
     name: ClassVar[str] = "learned-outer-rule"
 
-    steps: int = 400
+    steps: int = 300
     rule: Literal["mlp", "lstm"] = "mlp"
     """The network: a small MLP on moving averages of the gradient, or an LSTM."""
     units: int = 8
     """Hidden units of the rule's network."""
     meta_steps: int = 20
     """K: meta-steps of one run of MAML in training."""
-    meta_batch: int = 8
+    meta_batch: int = 4
     """Tasks per meta-step."""
-    judged: int = 16
+    judged: int = 8
     """Tasks on which the end of a run is judged, in training."""
     distributions: int = 4
     """Distributions per storey-2 step; on each, one run of MAML."""
@@ -58,9 +58,9 @@ class LearnedOuterRule(OnFunctions):
     """Gradient steps on one task."""
     inner_rate: float = 0.02
     """Step size of MAML's adaptation."""
-    outer_rate: float = 0.02
+    outer_rate: float = 0.01
     """Where the rule's step sizes start."""
-    rule_rate: float = 1e-2
+    rule_rate: float = 2e-2
     """Storey 2's Adam step size."""
     tuned_on: int = 50
     """Validation distributions on which the rates of hand-made rules are chosen."""

@@ -64,7 +64,7 @@ class RecurrentMemory(OnFunctions, MAMLBaselines):
     """Directions in which the lifetime memory can move the initial weights."""
     rule_units: int = 8
     """Hidden units of the learned update rule, for every parameter."""
-    network_rate: float = 2e-3
+    network_rate: float = 3e-3
     """Storey 2's Adam step size for all networks."""
     weight_rate: float = 5e-4
     """Storey 2's Adam step size for the initial weights."""
