@@ -31,8 +31,9 @@ class RL2MDPs(MetaRL):
     steps: int = 300
     trials: int = 512
     minibatches: int = 8
-    rate: float = 2e-3
-    trace: float = 0.5
+    rate: float = 1e-3
+    trace: float = 0.3
+    entropy: float = 0.02
     unit: float = 5.0
     size: int = 128
 
