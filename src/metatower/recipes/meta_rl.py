@@ -139,7 +139,7 @@ class MetaRL(Recipe):
     def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
         agents: dict[str, Agent] = {"RL²": artefact, "RL², greedy": dataclasses.replace(artefact, greedy=True)}
         agents |= {"RL², untrained": self.agent(), **self._ablations(folder, show), **self.references()}
-        scores = {name: self.judge(agent, show, name, **how_played(agent)) for name, agent in agents.items()}
+        scores = {name: self.judge(agent, show, name, **self.how_played(agent)) for name, agent in agents.items()}
         conclusion = Conclusion(notes=[*self._notes(), *self.about_references()])
         for name, each in scores.items():
             conclusion.add(name, {"return": each["return"]}, "trial")
@@ -167,10 +167,15 @@ class MetaRL(Recipe):
         self.look_inside(conclusion, artefact, scores)
         return conclusion
 
+    def how_played(self, agent: Agent) -> dict[str, Any]:
+        """Arguments of `judge_trials` that suit an agent."""
+        del agent
+        return {}
+
     def judge_fresh(self, artefact: Any, *, episodes: int | None, seed: int, show: Progress) -> Conclusion:
         judged = dataclasses.replace(self, judged=episodes or self.judged, seed=seed)
         scores = {
-            name: judged.judge(agent, show, name, **how_played(agent))
+            name: judged.judge(agent, show, name, **self.how_played(agent))
             for name, agent in {"RL²": artefact, **self.references()}.items()
         }
         words = f"{judged.judged:,} fresh trials of {self.episodes} episode(s), the same for every agent."
@@ -218,8 +223,3 @@ class MetaRL(Recipe):
             f"({total / 1e6:.3g} million steps of the world), {self.epochs} epochs of {self.minibatches} minibatches, "
             f"Adam from {self.rate:g}, discount {self.discount:g}, λ {self.trace:g}, entropy {self.entropy:g}.",
         ]
-
-
-def how_played(agent: Agent) -> dict[str, Any]:
-    """Arguments of `judge_trials` that suit an agent."""
-    return getattr(agent, "played", {})

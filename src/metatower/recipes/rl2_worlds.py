@@ -28,10 +28,12 @@ class RL2MDPs(MetaRL):
 
     name: ClassVar[str] = "rl2-mdps"
 
-    steps: int = 400
+    steps: int = 300
     trials: int = 512
     minibatches: int = 8
-    rate: float = 2e-3
+    rate: float = 1e-3
+    trace: float = 0.3
+    entropy: float = 0.02
     unit: float = 5.0
     size: int = 128
 
@@ -49,6 +51,9 @@ class RL2MDPs(MetaRL):
             "PSRL": PSRL(world.states, world.actions.size, world.horizon),
             "oracle": Oracle(world.actions.size, _follow, plan),
         }
+
+    def how_played(self, agent: Agent) -> dict[str, Any]:
+        return {"together": 1} if isinstance(agent, PSRL) else {}  # most of the time it does not plan
 
 
 def _follow(plan: Any, observation: Any, time: Any) -> Any:
