@@ -1,3 +1,7 @@
+import gc
+from itertools import count
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -19,3 +23,19 @@ def quick_compile():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+MAPS = Path("/proc/self/maps")
+_finished = count()
+
+
+@pytest.fixture(autouse=True)
+def _few_programs():
+    """Forgets compiled programs before there are too many.
+
+    Each takes some mappings of memory, of which Linux allows a process 65,530; beyond that the compiler crashes.
+    """
+    yield
+    if next(_finished) % 10 == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
+        gc.collect()
