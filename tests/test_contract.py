@@ -227,6 +227,9 @@ class Spied(Learner):
     def step(self, state, data, *, key):
         return self.learner.step(state, data, key=key)
 
+    def update(self, state, data, *, key):
+        return self.learner.update(state, data, key=key)
+
     def loss(self, state, data, *, key):
         loss, _ = self.learner.loss(state, data, key=key)
         seen = [jnp.ravel(leaf) for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array))]

@@ -22,6 +22,7 @@ from metatower.learners import (
     PrototypicalNetwork,
     maml,
     maml_plus_plus,
+    self_referential,
 )
 from metatower.nets import Examples, Linear, Supervised, batch_norm, cross_entropy, with_norm
 
@@ -177,9 +178,10 @@ def learner_of(name, net):
 @pytest.mark.parametrize("name", [name for name in CLASSIFIERS if name != "leo"])  # see test_leo
 def test_padding_changes_nothing(name, mode):
     learner, (plain, padded) = CLASSIFIERS[name](), ragged_task()
-    if "maml" in name:  # its head has room for five whatever the task
+    if "maml" in name or name == "self-referential":  # these have room for five whatever the task
         head = Tanh(Linear(2, 5, key=key(7)), batch_norm(5, "support"))
-        learner = learner_of(name, head)
+        rewriting = self_referential(2, 5, key=key(5), units=3, hidden=(2,), criterion=cross_entropy)
+        learner = learner_of(name, head) if "maml" in name else rewriting
         plain = eqx.tree_at(lambda t: (t.support.ways, t.query.ways), plain, (padded.query.ways,) * 2)
     objective = Expected(with_norm(learner, mode))
 
