@@ -45,6 +45,7 @@ class Setting:
 
 
 def bandit(pulls: int, arms: int, target: float, published: float, **options: Any) -> Setting:
+    """Bandits of so many arms, in trials of so many pulls."""
     return Setting("rl2-bandits", {"arms": arms, "episodes": pulls, **options}, target, published)
 
 
@@ -116,6 +117,7 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    """Every setting that is asked for; both files are written after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--runs", type=Path, default=Path("runs/meta-rl"))

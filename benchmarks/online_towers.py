@@ -60,6 +60,7 @@ def tower(kind: str, height: int, base, middle, top) -> Rule:
 
 
 def network(rule: Rule, key, steps: int):
+    """The final loss of a small network that fits one sine with `rule` for `steps` steps."""
     key_net, key_run = jax.random.split(key)
     x = jnp.linspace(-5, 5, 64)[:, None]
     data = Examples(x, 2 * jnp.sin(x - 0.7))
@@ -68,6 +69,7 @@ def network(rule: Rule, key, steps: int):
 
 
 def maml(rule: Rule, key, steps: int):
+    """The loss after a run of sinusoid MAML whose outer rule is `rule`."""
     key_net, key_run, key_judge = jax.random.split(key, 3)
     learner = Descend(Supervised(MLP((1, 20, 20, 1), key=key_net), squared_error), sgd(0.02))
     trainer = lift(learner, rule, batch=4, steps=steps, judged=100)

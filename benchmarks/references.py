@@ -23,16 +23,19 @@ from metatower.learners.psrl import PSRL
 
 
 def row(what: str, number: float, known: str, half: float | None = None) -> None:
+    """Prints one figure beside the one that is known."""
     print(f"{what:44s} {number:9.3f} {'' if half is None else f'± {half:.3f}':9s}  {known}", flush=True)
 
 
 def played(what: str, agent: Any, environment: Any, episodes: int, known: str, trials: int, **how) -> None:
+    """What an agent gains in the mean, with its 95 % interval."""
     returns = judge_trials(agent, environment, episodes=episodes, trials=trials, seed=0, **how)["return"]
     found = interval(returns)
     row(what, found.mean, known, found.hi - found.mean)
 
 
 def exact() -> None:
+    """The references that are computed, not played."""
     for (pulls, arms), known in {(10, 5): 6.6600, (10, 10): 6.7140, (10, 2): 6.02179, (15, 5): 10.43154}.items():
         row(f"bandit {pulls},{arms}: Bayes-optimal", bandit.bayes_optimal_value(pulls, arms), str(known))
     row("gridnavi: oracle, per episode", gridnavi.oracle_return(GridNavi()), "11.07")
@@ -53,6 +56,7 @@ KNOWN = {
 
 
 def bandits(trials: int) -> None:
+    """The classical agents on bandits."""
     for (pulls, arms), known in KNOWN.items():
         agents = {
             "random": RandomArm(arms),
@@ -71,6 +75,7 @@ def bandits(trials: int) -> None:
 
 
 def others(trials: int) -> None:
+    """Agents that are told, or plan, on the other environments."""
     played("mdp 10: random", Random(Discrete(5)), RandomMDP(), 10, "100.1", trials)
     slow = {"together": 1, "chunk": 250}
     played("mdp 10: PSRL", PSRL(), RandomMDP(), 10, "138.1", min(trials, 1000), **slow)

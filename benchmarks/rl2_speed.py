@@ -27,6 +27,7 @@ EPOCHS, MINIBATCHES = 4, 4
 
 
 def ours(trials: int, pulls: int, arms: int, units: int, steps: int) -> float:
+    """Steps per second of our whole training loop."""
     environment = BernoulliBandit(arms)
     agent = rl2(environment, key=jax.random.key(0), size=units)
     trainer = PPO(agent, clip(adam(3e-3), 0.5), pulls, trials=trials, epochs=EPOCHS, minibatches=MINIBATCHES, trace=0.7)
@@ -37,12 +38,14 @@ def ours(trials: int, pulls: int, arms: int, units: int, steps: int) -> float:
 
 
 def theirs(python: str, trials: int, pulls: int, arms: int, units: int, steps: int) -> float:
+    """The same of `torch_rl2.py`."""
     script = str(Path(__file__).parent / "torch_rl2.py")
     sizes = map(str, (trials, pulls, arms, units, EPOCHS, MINIBATCHES, steps))
     return float(subprocess.run([python, script, *sizes], check=True, capture_output=True, text=True).stdout.split()[0])
 
 
 def main() -> None:
+    """Both sides in turn, for every size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch", required=True, help="a Python that has PyTorch")
     parser.add_argument("--rounds", type=int, default=3)
