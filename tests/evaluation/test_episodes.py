@@ -7,7 +7,7 @@ import pytest
 from metatower import Descend, Learner, Task, Tasks, adam, lift, sgd
 from metatower.core.errors import UserError
 from metatower.core.keys import fork
-from metatower.evaluation.episodes import Fixed, adaptation_curve, adaptation_scores, episode_keys, evaluate
+from metatower.evaluation.episodes import Fixed, adaptation_curve, adaptation_scores, episode_keys, evaluate, judged_on
 from metatower.nets import MLP, Supervised, squared_error
 from metatower.tasks.functions import Sinusoids
 from metatower.training.progress import Progress
@@ -113,6 +113,23 @@ def test_a_learner_of_storey_one_is_judged_by_whole_runs():
     assert curve.shape == (6, 41)
     assert np.all(curve[:, -1] < curve[:, 0])
     assert evaluate(trainer, Amplitudes(), episodes=6, seed=0)["loss"].shape == (6,)
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_a_run_is_the_same_on_however_many_tasks_it_is_judged():
+    class Counting(Amplitudes):
+        def sample(self, key):
+            traces.append(1)
+            return super().sample(key)
+
+    traces = []
+    trainer = lift(maml(), adam(1e-2), batch=4, steps=2, judged=3)
+    few = evaluate(trainer, Counting(), episodes=4, seed=0)["loss"]
+    assert len(traces) == 2
+    more = evaluate(judged_on(trainer, 200), Counting(), episodes=4, seed=0)["loss"]
+    assert len(traces) == 3  # another judgement, the same step
+    many = evaluate(judged_on(trainer, 201), Counting(), episodes=4, seed=0)["loss"]
+    assert np.abs(many - more).max() < np.abs(many - few).max()
 
 
 @pytest.mark.usefixtures("quick_compile")

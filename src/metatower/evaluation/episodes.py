@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key, PRNGKeyArray, UInt32
 
-from metatower.core import Learner, Metrics, State, Task, Tasks
+from metatower.core import Expected, Learner, Metrics, State, Task, Tasks
 from metatower.core.errors import UserError
 from metatower.core.keys import fork, fork_at
 from metatower.core.sharding import mesh_of, on_each
@@ -138,18 +138,19 @@ def scores_after(
     if any(field.name == "steps" for field in dataclasses.fields(learner)):
         # the host counts the steps: learners that differ in this number only share their programs
         learner = _replace(learner, steps=1)
+    moving = _moving(learner)
     pieces = []
     show.start(title, episodes)
     try:
         for first in range(0, episodes, chunk):
             # a last, partly filled chunk is computed in full and cut off: one shape, one compilation
             keys = episode_keys(seed, first, chunk)
-            state, judged = _begin(learner, keys), []
+            state, judged = _begin(moving, keys), []
             for step in range(wanted[-1] + 1):
                 if step in wanted:
                     judged.append(jax.device_get(_judge(learner, tasks, keys, state)))
                 if step < wanted[-1]:
-                    state = _step(learner, tasks, keys, state, jnp.int32(step))
+                    state = _step(moving, tasks, keys, state, jnp.int32(step))
             piece = {name: np.stack([each[name] for each in judged], axis=1) for name in judged[0]}
             pieces.append(piece)
             shown = {name: float(np.mean(values[:, -1])) for name, values in piece.items() if name in _SHOWN}
@@ -180,6 +181,14 @@ def adaptation_curve(learner: Learner, tasks: Tasks, **how) -> dict[str, Interva
 def judged_on(learner: Any, tasks: int) -> Any:
     """The learner, a `Descend` on an `Expected`, whose finished runs are judged on so many tasks."""
     return dataclasses.replace(learner, objective=dataclasses.replace(learner.objective, judged=tasks))
+
+
+def _moving(learner: Learner) -> Learner:
+    """The learner as its steps need it: those that are judged on other numbers of tasks share the program of a step."""
+    objective = getattr(learner, "objective", None)
+    if not isinstance(objective, Expected):
+        return learner
+    return _replace(learner, objective=dataclasses.replace(objective, judged=None))
 
 
 _replace: Any = dataclasses.replace  # of a field that only some learners have

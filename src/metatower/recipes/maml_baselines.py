@@ -27,7 +27,7 @@ POOLED_RATES, POOLED_DECAYS = (0.003, 0.01, 0.03, 0.1, 0.3), (0.0, 0.5)
 NOT_MOVED = 1e-12
 """The outer rate of leaves that a baseline does not learn."""
 CHUNK = 50
-"""Distributions that are judged at the same time."""
+"""Distributions that are judged at the same time; other numbers of them compile programs of their own."""
 START = "start.safetensors"
 """What storey 2 sets out from, in the folder of the baselines."""
 TUNING_SEED, SEARCH_SEED = 101, 202
@@ -60,9 +60,9 @@ class MAMLBaselines(Recipe):
     """Tasks per step of pooled MAML, each from a distribution of its own."""
     pooled_extra: int = 18_500
     """Further steps of pooled MAML as a baseline, to give it at least the compute of storey 2."""
-    searched: int = 400
+    searched: int = 320
     """Candidates of the random search over inner and outer rate."""
-    searched_on: int = 40
+    searched_on: int = 50
     """Distributions on which each of them is tried."""
     tuned_on: int = 100
     """Distributions on which the outer rate of pooled MAML is chosen."""

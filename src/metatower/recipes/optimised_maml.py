@@ -147,9 +147,9 @@ class OptimisedMAML(MAMLBaselines):
         series = {}
         for name, learner in learners.items():
             found = adaptation_scores(
-                judged_on(learner, self.final_judged),
+                judged_on(learner, self.judged),
                 self.held_out(),
-                episodes=min(self.episodes, 20),
+                episodes=min(self.episodes, CHUNK),
                 seed=self.seed,
                 steps=2 * self.meta_steps,
                 chunk=CHUNK,

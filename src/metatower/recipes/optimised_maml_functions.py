@@ -29,7 +29,7 @@ class OptimisedMAMLFunctions(OnFunctions, OptimisedMAML):
     steps: int = 1000
     pooled_steps: int = 20_000
     pooled_extra: int = 84_000
-    searched: int = 425
+    searched: int = 340
     inner_rate: float = 0.02
     outer_rate: float = 0.02
     outer_clip: float = 10.0

@@ -33,7 +33,7 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
     outer_rate: float = 0.06
     weight_rate: float = 1e-4
     rate_rate: float = 4e-2
-    searched: int = 131
+    searched: int = 105
     pooled_steps: int = 18_000
     pooled_extra: int = 26_000
     shots: int = 1

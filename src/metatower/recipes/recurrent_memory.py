@@ -78,7 +78,7 @@ class RecurrentMemory(OnFunctions, MAMLBaselines):
     judged: int = 4
     pooled_steps: int = 20_000
     pooled_extra: int = 60_000
-    searched: int = 200
+    searched: int = 160
     final_judged: int = 32
 
     def check(self) -> None:
