@@ -265,6 +265,7 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "lifetime that reads examples": lambda: lifetime(
         adaptation(), 2, key=key(11), encode=SetEncoder(1, 1, (2,), key=key(12)), judged=2
     ),
+    "lifetime, two tasks a step": lambda: lifetime(adaptation(), 2, key=key(11), tasks=2),
     "a learner without gradient": lambda: Memory(number(0.3), number(2.0)),
 }
 

@@ -1,6 +1,8 @@
 """MAML's baselines at storey 2, whatever stands above them: pooled MAML and its tuning, random search, judging."""
 
+import dataclasses
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatower.core import Descend, Expected, Objective, Selector, Tasks, lift, pick, put, value
+from metatower.core import Descend, Expected, Learner, Objective, Selector, Tasks, lift, pick, put, value
 from metatower.evaluation.conclusion import Scores
 from metatower.evaluation.episodes import evaluate, judged_on
 from metatower.recipes.base import Recipe
 from metatower.rules import PerLeaf, adam, anneal, clip, momentum, per_step, rates_for, sgd
 from metatower.tasks.pooled import Pooled
+from metatower.training.files import make_folder, read_json, write_json
 from metatower.training.loop import train
 from metatower.training.progress import Progress
 from metatower.training.store import load_arrays, save_arrays
@@ -110,6 +113,25 @@ class MAMLBaselines(Recipe):
     def held_out(self) -> Tasks:
         return self.family("test")
 
+    def baselines(self, folder: Path, show: Progress) -> dict[str, Learner]:
+        """The usual baselines by name, each a whole run on a distribution; what was trained or tuned stays so."""
+        pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
+        tuned, _ = self._tuned_pooled(pooled, show, folder)
+        found, _ = self._random_search(show, folder)
+        default = Descend(self.objective(self.seed), sgd(0.01), steps=self.inner_steps)
+        return {
+            "default MAML": lift(default, adam(1e-3), batch=self.meta_batch, steps=self.meta_steps),
+            "MAML, rates from random search": found,
+            "pooled MAML": dataclasses.replace(tuned, steps=0),
+            "pooled MAML + K": tuned,
+            "pooled MAML + 5K": dataclasses.replace(tuned, steps=5 * self.meta_steps),
+        }
+
+    def _chosen(self, folder: Path, show: Progress) -> tuple[tuple[float, float], tuple[float, float]]:
+        """The outer rate and momentum of pooled MAML, and the inner and outer rate that random search has found."""
+        pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
+        return self._tuned_pooled(pooled, show, folder)[1], self._random_search(show, folder)[1]
+
     def _start(self, folder: Path, show: Progress) -> Descend:
         """Pooled MAML as storey 2 sets out from it."""
         path, maml = folder / "baselines" / START, self.maml()
@@ -164,7 +186,9 @@ class MAMLBaselines(Recipe):
         table = self.meta_steps, len(rates)
         return put(trainer, [*learned, jnp.log(jnp.broadcast_to(jnp.asarray(rates), table)), jnp.full(table, decay)])
 
-    def _tuned_pooled(self, pooled: Descend, show: Progress) -> tuple[Descend, tuple[float, float]]:
+    def _tuned_pooled(
+        self, pooled: Descend, show: Progress, folder: Path | None = None
+    ) -> tuple[Descend, tuple[float, float]]:
         """Pooled MAML as the start of a run, at the outer rate and momentum best on validation distributions."""
         trainer = self.trainer()
         candidates = {
@@ -172,15 +196,21 @@ class MAMLBaselines(Recipe):
             for rate in POOLED_RATES
             for decay in POOLED_DECAYS
         }
-        best = self._best(candidates, self.tuned_on, TUNING_SEED, show, "rate of pooled MAML")
+        best = _once(
+            folder and folder / "baselines" / "pooled-rates.json",
+            lambda: self._best(candidates, self.tuned_on, TUNING_SEED, show, "rate of pooled MAML"),
+        )
         return candidates[best], best
 
-    def _random_search(self, show: Progress) -> tuple[Descend, tuple[float, float]]:
+    def _random_search(self, show: Progress, folder: Path | None = None) -> tuple[Descend, tuple[float, float]]:
         """MAML from fresh weights at the inner and outer rate that are best on validation distributions."""
         trainer, maml = self.trainer(), self.maml()
         draws = 10 ** np.random.default_rng(self.seed).uniform((-3, -3), (0.3, 0.3), (self.searched, 2))
         candidates = {tuple(rates): self._with_rates(trainer, maml, rates[1], rates[0]) for rates in draws.tolist()}
-        rates = self._best(candidates, self.searched_on, SEARCH_SEED, show, "random search")
+        rates = _once(
+            folder and folder / "baselines" / "random-search.json",
+            lambda: self._best(candidates, self.searched_on, SEARCH_SEED, show, "random search"),
+        )
         return candidates[rates], rates
 
     def _best(self, candidates: dict, distributions: int, seed: int, show: Progress, title: str):
@@ -196,3 +226,15 @@ class MAMLBaselines(Recipe):
 
     def _one_of(self, family: Tasks) -> Tasks:
         return family.sample(jax.random.key(self.seed)).support
+
+
+def _once(path: Path | None, choose: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+    """What was chosen, from the file of an earlier session if it is there."""
+    if path is not None and path.exists():
+        first, second = read_json(path)["chosen"]
+        return float(first), float(second)
+    chosen = choose()
+    if path is not None:
+        make_folder(path.parent)
+        write_json(path, {"chosen": list(chosen)})
+    return chosen

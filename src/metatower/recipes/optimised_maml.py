@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from metatower.core import Descend, Expected, State, Tasks, lift, names, value
+from metatower.core import Descend, Expected, Learner, State, Tasks, lift, names, value
 from metatower.core.plan import plan
 from metatower.evaluation.conclusion import Conclusion, Curves, Rates
 from metatower.evaluation.episodes import adaptation_scores, judged_on
@@ -21,7 +21,7 @@ from metatower.recipes.maml_baselines import (
     POOLED_RATES,
     MAMLBaselines,
 )
-from metatower.rules import adam, anneal, clip, rates_for, sgd
+from metatower.rules import adam, anneal, clip, rates_for
 from metatower.tasks.pooled import Pooled
 from metatower.training.loop import train
 from metatower.training.progress import Progress
@@ -29,6 +29,7 @@ from metatower.training.progress import Progress
 TOP_CLIP = 1.0
 """Global norm that gradients are scaled down to on storey 2."""
 OURS = "optimised MAML"
+FROZEN = "storey 2 frozen at its start"
 
 
 @dataclass(frozen=True)
@@ -77,22 +78,16 @@ class OptimisedMAML(MAMLBaselines):
         """The tower with the weights and inner rates of pooled MAML, from which storey 2 sets out."""
         return eqx.tree_at(_maml_of, learner, self._start(folder, show))
 
-    def conclude(self, artefact: Descend, folder: Path, show: Progress) -> Conclusion:
+    def contestants(self, artefact: Descend, folder: Path, show: Progress) -> dict[str, Learner]:
+        """Ours and its ablations."""
         start = self.begin(self.learner(), folder, show).objective.learner
-        pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
-        tuned, pooled_rates = self._tuned_pooled(pooled, show)
-        found, found_rates = self._random_search(show)
-        default = Descend(self.objective(self.seed), sgd(0.01), steps=self.inner_steps)
-        contestants = {
-            OURS: artefact,
-            "default MAML": lift(default, adam(1e-3), batch=self.meta_batch, steps=self.meta_steps),
-            "MAML, rates from random search": found,
-            "pooled MAML": dataclasses.replace(tuned, steps=0),
-            "pooled MAML + K": tuned,
-            "pooled MAML + 5K": dataclasses.replace(tuned, steps=5 * self.meta_steps),
-            "storey 2 frozen at its start": start,
-        }
-        conclusion = Conclusion(notes=self._notes(pooled_rates, found_rates))
+        return {OURS: artefact, FROZEN: start}
+
+    def conclude(self, artefact: Descend, folder: Path, show: Progress) -> Conclusion:
+        contestants = self.contestants(artefact, folder, show)
+        frozen = contestants.pop(FROZEN)
+        contestants |= {**self.baselines(folder, show), FROZEN: frozen}
+        conclusion = Conclusion(notes=self._notes(folder, show))
         for label, family in self.judged_on().items():
             for name, learner in contestants.items():
                 scores = self._judge(learner, family, self.episodes, self.seed, show, f"judging: {name}{label}")
@@ -109,8 +104,9 @@ class OptimisedMAML(MAMLBaselines):
         """Held-out families by what is appended to the names of their rows."""
         return {"": self.held_out()}
 
-    def _notes(self, pooled_rates: tuple[float, float], found: tuple[float, float]) -> list[str]:
+    def _notes(self, folder: Path, show: Progress) -> list[str]:
         """What exactly was run, and what each contestant had of compute."""
+        pooled_rates, found = self._chosen(folder, show)
         pooled = self._pooled_trainer()
         costs = [
             plan(tower, data, compile=False).costs[0].flops

@@ -141,13 +141,12 @@ class RecurrentMemory(OnFunctions, MAMLBaselines):
 
     def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
         start = self.begin(self.learner(), folder, show).objective.learner
+        others = self.baselines(folder, show)
         pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
-        tuned, many = self._tuned_pooled(pooled, show)
         # as many tasks as the memory meets: one for each meta-step
         one_each = dataclasses.replace(self, meta_batch=1, meta_steps=DECIDES - 1)
         task_by_task, single = one_each._tuned_pooled(pooled, show)
-        found, searched = self._random_search(show)
-        default = Descend(self.objective(self.seed), sgd(0.01), steps=self.inner_steps)
+        many, searched = self._chosen(folder, show)
         conclusion = Conclusion(notes=self._notes(many, single, searched))
         for label, family in self.judged_on().items():
             series = {
@@ -162,13 +161,6 @@ class RecurrentMemory(OnFunctions, MAMLBaselines):
                 for task in SHOWN:
                     row = {"loss": losses[:, CURVE.index(task)]}
                     conclusion.add(f"{name}, task {task}{label}", row, "distribution")
-            others = {
-                "pooled MAML": dataclasses.replace(tuned, steps=0),
-                "pooled MAML + K": tuned,
-                "pooled MAML + 5K": dataclasses.replace(tuned, steps=5 * self.meta_steps),
-                "MAML, rates from random search": found,
-                "default MAML": lift(default, adam(1e-3), batch=self.meta_batch, steps=self.meta_steps),
-            }
             for name, learner in others.items():
                 scores = self._judge(learner, family, self.episodes, self.seed, show, f"judging: {name}{label}")
                 conclusion.add(name + label, scores, "distribution")
