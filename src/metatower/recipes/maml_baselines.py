@@ -5,12 +5,14 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from metatower.core import Descend, Expected, Learner, Objective, Selector, Tasks, lift, pick, put, value
+from metatower.core.describe import base_steps
 from metatower.evaluation.conclusion import Scores
 from metatower.evaluation.episodes import evaluate, judged_on
 from metatower.recipes.base import Recipe
@@ -27,6 +29,8 @@ POOLED_WEIGHT_RATE, POOLED_RATE_RATE, POOLED_CLIP = 1e-3, 1e-2, 10.0
 """Adam's step sizes for the weights and the log-rates of pooled MAML, and the norm its gradients are scaled down to."""
 POOLED_RATES, POOLED_DECAYS = (0.003, 0.01, 0.03, 0.1, 0.3), (0.0, 0.5)
 """Outer rates, and decays of momentum, among which pooled MAML's best are chosen for its runs."""
+POOLED_FACTORS, POOLED_FALLS = (1.0, 2.0), (3.0, 1.0, 1 / 3, 1 / 10)
+"""Times the tuned outer rate at the first meta-step, and the rate at the last one over that at the first."""
 NOT_MOVED = 1e-12
 """The outer rate of leaves that a baseline does not learn."""
 CHUNK = 50
@@ -40,6 +44,9 @@ TUNING_SEED, SEARCH_SEED = 101, 202
 @dataclass(frozen=True)
 class MAMLBaselines(Recipe):
     """What recipes at storey 2 share that are judged beside MAML; a subclass gives network and family."""
+
+    chunk: ClassVar[int] = CHUNK
+    """Distributions that are judged at the same time."""
 
     meta_steps: int = 10
     """K: MAML's meta-steps on a distribution, in training and when judged."""
@@ -91,6 +98,14 @@ class MAMLBaselines(Recipe):
     def adapted(self) -> Selector | None:
         """Which leaves of the objective move on a task; all if None. The storeys above learn all in any case."""
         return None
+
+    @abstractmethod
+    def contestants(self, artefact: Any, folder: Path, show: Progress) -> dict[str, Learner]:
+        """What is trained here and its own ablations by name, ours first; each makes a whole run on a distribution."""
+
+    def evaluations(self) -> int | None:
+        """Base-learner gradients that one storey-2 step evaluates; None if nobody knows."""
+        return base_steps(self.learner())
 
     def maml(self) -> Descend:
         """Storey 0: MAML's adaptation, with a rate per layer and step."""
@@ -173,7 +188,7 @@ class MAMLBaselines(Recipe):
         self, learner, family, episodes: int, seed: int, show: Progress, title: str, judged: int | None = None
     ) -> Scores:
         learner = judged_on(learner, judged or self.final_judged)
-        return evaluate(learner, family, episodes=episodes, seed=seed, chunk=CHUNK, show=show, title=title)
+        return evaluate(learner, family, episodes=episodes, seed=seed, chunk=self.chunk, show=show, title=title)
 
     def _with_rates(
         self, trainer: Descend, maml: Descend, outer: float, inner: float | None = None, decay: float = 0.0
@@ -201,6 +216,25 @@ class MAMLBaselines(Recipe):
             lambda: self._best(candidates, self.tuned_on, TUNING_SEED, show, "rate of pooled MAML"),
         )
         return candidates[best], best
+
+    def _scheduled_pooled(
+        self, pooled: Descend, tuned: tuple[float, float], show: Progress, folder: Path
+    ) -> tuple[Descend, tuple[float, float]]:
+        """Pooled MAML whose tuned outer rate rises or falls along the run: the schedule best on validation."""
+        trainer = self.trainer()
+
+        def scheduled(factor: float, fall: float) -> Descend:
+            run = self._with_rates(trainer, pooled, tuned[0] * factor, decay=tuned[1])
+            *rest, rates, decays = pick(run)
+            slope = jnp.linspace(0.0, np.log(fall), self.meta_steps)[:, None]
+            return put(run, [*rest, rates + slope, decays])
+
+        candidates = {(f, fall): scheduled(f, fall) for f in POOLED_FACTORS for fall in POOLED_FALLS}
+        best = _once(
+            folder / "baselines" / "pooled-schedule.json",
+            lambda: self._best(candidates, self.tuned_on, TUNING_SEED, show, "schedule of pooled MAML"),
+        )
+        return scheduled(*best), best
 
     def _random_search(self, show: Progress, folder: Path | None = None) -> tuple[Descend, tuple[float, float]]:
         """MAML from fresh weights at the inner and outer rate that are best on validation distributions."""

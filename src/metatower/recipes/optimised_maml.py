@@ -12,6 +12,7 @@ import numpy as np
 
 from metatower.core import Descend, Expected, Learner, State, Tasks, lift, names, value
 from metatower.core.plan import plan
+from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Curves, Rates
 from metatower.evaluation.episodes import adaptation_scores, judged_on
 from metatower.evaluation.statistics import interval
@@ -30,6 +31,7 @@ TOP_CLIP = 1.0
 """Global norm that gradients are scaled down to on storey 2."""
 OURS = "optimised MAML"
 FROZEN = "storey 2 frozen at its start"
+SHUFFLED = "storey 2's rates shuffled"
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,14 @@ class OptimisedMAML(MAMLBaselines):
         return eqx.tree_at(_maml_of, learner, self._start(folder, show))
 
     def contestants(self, artefact: Descend, folder: Path, show: Progress) -> dict[str, Learner]:
-        """Ours and its ablations."""
+        """Ours, and what is left of it without storey 2, or with its rates on other leaves and steps."""
         start = self.begin(self.learner(), folder, show).objective.learner
-        return {OURS: artefact, FROZEN: start}
+        nonsense = shuffled(start, artefact, jax.random.key(self.seed), _rates_of)
+        return {OURS: artefact, FROZEN: start, SHUFFLED: nonsense}
 
     def conclude(self, artefact: Descend, folder: Path, show: Progress) -> Conclusion:
-        contestants = self.contestants(artefact, folder, show)
-        frozen = contestants.pop(FROZEN)
-        contestants |= {**self.baselines(folder, show), FROZEN: frozen}
+        ablations = self.contestants(artefact, folder, show)
+        contestants = {OURS: ablations.pop(OURS), **self.baselines(folder, show), **ablations}
         conclusion = Conclusion(notes=self._notes(folder, show))
         for label, family in self.judged_on().items():
             for name, learner in contestants.items():
@@ -138,7 +140,7 @@ class OptimisedMAML(MAMLBaselines):
             "No setting of any contestant was chosen on the distributions that it is judged on.",
         ]
 
-    def _curves(self, learners: dict[str, Descend], show: Progress) -> Curves:
+    def _curves(self, learners: dict[str, Learner], show: Progress) -> Curves:
         """Loss or accuracy on held-out distributions after every meta-step of a fresh run."""
         series = {}
         for name, learner in learners.items():
@@ -219,6 +221,11 @@ class OptimisedMAML(MAMLBaselines):
                 linear=True,
             ),
         }
+
+
+def _rates_of(trainer):
+    """Inner rates, and outer rates with their momentum: the tables that storey 2 learns."""
+    return trainer.objective.learner.rule, trainer.rule
 
 
 def _maml_of(tree):
