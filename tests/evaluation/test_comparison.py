@@ -23,7 +23,7 @@ class Bowlfuls(Tasks):
 
 
 def trainer(steps: int = 3) -> Descend:
-    """Storey 0 takes no step, so that a meta-step is w <- w - 0.1 a w, and the loss after k of them a (1 - a/10)^2k / 2."""
+    """Storey 0 takes no step: a meta-step is w <- w - 0.1 a w, and the loss after k of them a (1 - a/10)^2k / 2."""
     return lift(Descend(Bowl(number(1.0)), sgd(0.0), steps=0), sgd(0.1), steps=steps)
 
 

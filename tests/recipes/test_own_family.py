@@ -97,10 +97,10 @@ def objective(seed):
         ("def family(split):\n    raise KeyError(split)\n", r"family\('train'\) raised KeyError.*line 2"),
         ("def family(split):\n    pass\n", "returned nothing; expected a `metatower.Tasks`"),
         ("def family(split):\n    return [1]\n", "returned a list; expected a `metatower.Tasks`"),
-        (FUNCTIONS.replace("return", "return 3 if split == 'test' else"), r"family\('test'\) returned a int"),
+        (FUNCTIONS.replace("return", "return 3 if split == 'test' else"), r"family\('test'\) returned an int"),
         (
             "from metatower.tasks.functions import Sinusoids\ndef family(split):\n    return Sinusoids()\n",
-            "the support of a task is a Examples, not a `Tasks` of its own",
+            "the support of a task is an Examples, not a `Tasks` of its own",
         ),
         (two(target="x[:, 0]"), r"targets have shape \(4,\)"),
         (two(target="x[:, :1] / 0"), "not finite"),
@@ -111,8 +111,8 @@ def objective(seed):
         (FUNCTIONS + "def objective(seed):\n    return None\n", "the network cannot be used on its tasks"),
         (
             two().replace("def family(split):\n", "def family(split):\n    if split == 'test': return Other()\n")
-            + "class Other(Tasks):\n    def sample(self, key):\n        from metatower.tasks.functions import Sinusoids\n"
-            "        return Task(Sinusoids(), Sinusoids())\n",
+            + "class Other(Tasks):\n    def sample(self, key):\n"
+            "        from metatower.tasks.functions import Sinusoids\n        return Task(Sinusoids(), Sinusoids())\n",
             "one network has to serve both",
         ),
     ],

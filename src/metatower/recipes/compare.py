@@ -38,6 +38,8 @@ SETTING_UP, COMPILING = 25.0, 40.0
 """Seconds that are kept for compiling: once, and for each family."""
 MARGIN = 0.8
 """Of the time that is left, what is planned with."""
+QUICK, FULL = (24, 24, 24, 32), (48, 24, 48, 64)
+"""Validation distributions for tuning, held-out ones for runs of 10 K, held-out ones, and tasks of each to judge on."""
 SLOWER_RUNS = 1.5
 """Time per floating-point operation of runs that are only judged, against pooled MAML."""
 
@@ -149,7 +151,7 @@ def _planned(asked: Asked, own: OwnFamily | None, folder: Path, show: Progress) 
 
 def _plan(asked: Asked, own: OwnFamily | None, show: Progress) -> Planned:
     """Shares the time: the same number of floating-point operations for each, as this machine does them."""
-    tuned_on, far, episodes, judged = (24, 24, 24, 32) if asked.quick else (48, 24, 48, 64)
+    tuned_on, far, episodes, judged = QUICK if asked.quick else FULL
     base = recipe_for(OptimisedMAMLFunctions, own, seed=asked.seeds[0])
     pooled, data = base._pooled_trainer(), Pooled(base.data())
     pooled_flops = plan(pooled, data, compile=False).costs[0].flops

@@ -89,6 +89,10 @@ class MAMLBaselines(Recipe):
     def family(self, split: str) -> Tasks:
         """The family of distributions for "train", "validation" (to choose settings and tune baselines) or "test"."""
 
+    def outputs(self) -> int:
+        """How many numbers a prediction has."""
+        raise NotImplementedError
+
     @property
     @abstractmethod
     def metric(self) -> str:
@@ -113,9 +117,9 @@ class MAMLBaselines(Recipe):
         rates = rates_for(objective, self.inner_rate, steps=self.inner_steps, learn=self.adapted)
         return Descend(objective, clip(per_step(sgd(rates)), INNER_CLIP), self.inner_steps, learn=self.adapted)
 
-    def trainer(self) -> Descend:
+    def trainer(self, maml: Descend | None = None) -> Descend:
         """Storey 1: one run of MAML on one distribution, with an outer rate and momentum per leaf and meta-step."""
-        maml = self.maml()
+        maml = self.maml() if maml is None else maml
         rates = rates_for(Expected(maml), self.outer_rate, steps=self.meta_steps)
         # as such, and not through their logarithms: a decay may go to zero and below
         decays = PerLeaf(jnp.full_like(value(rates.numbers), self.outer_decay))

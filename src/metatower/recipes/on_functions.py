@@ -40,6 +40,10 @@ class OnFunctions(Recipe):
         task = jax.eval_shape(lambda key: self.data().sample(key).support.sample(key).support, jax.random.key(0))
         return math.prod(task.x.shape[1:]), math.prod(task.y.shape[1:])
 
+    def outputs(self) -> int:
+        """How many numbers a prediction has."""
+        return self.numbers()[1]
+
     def data(self) -> Tasks:
         return self.family("train")
 
