@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from metatower.evaluation.episodes import judged_on, scores_after
 from metatower.evaluation.statistics import hierarchical, middle_mean
 from metatower.training.progress import Progress
 
+AnyLearner = TypeVar("AnyLearner", bound=Learner)
 BEST = "best-baseline"
 """What the best of all baselines is called in the paired rows."""
 
@@ -158,7 +159,7 @@ def differences(name: str, ours: Measured, baselines: dict[str, Measured], best:
     return out
 
 
-def shuffled(start: Learner, learned: Learner, key: PRNGKeyArray, learn: Selector | None = None) -> Learner:
+def shuffled(start: AnyLearner, learned: AnyLearner, key: PRNGKeyArray, learn: Selector | None = None) -> AnyLearner:
     """`learned`, with what it has learned in the wrong places: the null that a gain must not survive.
 
     Of every leaf the differences to where it started from are permuted, so that their sizes stay and their meaning
