@@ -2,7 +2,7 @@
 
     python -m benchmarks.groups [--steps 120] [--seeds 0] [--out benchmarks/results/groups.json]
 
-Each set of groups starts from the same pooled MAML and is trained for as many storey-2 steps; then all are judged on the
+Each set of groups starts from the same pooled MAML and is trained for as many storey-2 steps; all are judged on the
 same validation distributions of the function zoo, after K meta-steps. Nothing here has seen a held-out kind.
 """
 

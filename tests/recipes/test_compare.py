@@ -31,8 +31,6 @@ PLANNED = comparing.Planned(1e9, 2, 5, 2, dict.fromkeys(OPTIONS, 2), {
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setattr(families, "WIDE", 2)
-    monkeypatch.setattr(comparing, "WIDE", 2)
     for name, number in TINY.items():
         monkeypatch.setitem(families.COMMON, name, number)
     few = {n: dataclasses.replace(families.FAMILIES[n], options=options) for n, options in OPTIONS.items()}
@@ -63,7 +61,7 @@ def test_it_is_trained_judged_and_told_once(tmp_path, monkeypatch):
         keys = {"name", "families", "metric", "mean", "ci95", "n", "unit", "seeds", "budget", "command", "split"}
         assert set(row) == keys
         assert (row["families"], row["unit"], row["seeds"]) == ("functions", "distribution", 2)
-        assert row["n"] == (4 if row["metric"] == "loss@10K" else 6)
+        assert row["n"] == (4 if row["metric"] == "loss@10K" else 6)  # seeds times distributions
     names = {row["name"] for row in again["results"]}
     assert BASELINES | set(OPTIONS) <= names
     assert {f"{family}: storey 2 frozen at its start" for family in OPTIONS} <= names

@@ -40,6 +40,22 @@ def two(shape="(3,)", target="self.a * x[:, :2]", ways=None, more="") -> str:
     return text + more
 
 
+# the two pools differ in what is no array
+POOLS = (
+    two(target="(1 + self.pool) * x[:, :2]")
+    .replace(
+        "    a: jax.Array\n    def sample(self, key):\n        x",
+        """\
+    a: jax.Array
+    pool: int = eqx.field(static=True)
+    def sample(self, key):
+        x""",
+    )
+    .replace("Task(Points(a), Points(a))", "Task(Points(a, 0), Points(a, 1))")
+    .replace("import jax,", "import equinox as eqx, jax,")
+)
+
+
 def file(tmp_path, text: str) -> Path:
     path = tmp_path / "mine.py"
     path.write_text(text)
@@ -53,8 +69,9 @@ def file(tmp_path, text: str) -> Path:
         (FUNCTIONS, 1, 1),
         (two(), 3, 2),
         (two(target="(x[:, 0] > self.a).astype(int)", ways="jnp.ones(2, bool)"), 3, 2),
+        (POOLS, 3, 2),
     ],
-    ids=["example", "functions", "vectors", "labels"],
+    ids=["example", "functions", "vectors", "labels", "pools"],
 )
 def test_a_family_is_read_and_every_recipe_builds_on_it(text, inputs, outputs, tmp_path):
     own = read(file(tmp_path, text))
@@ -104,6 +121,7 @@ def objective(seed):
         ),
         (two(target="x[:, 0]"), r"targets have shape \(4,\)"),
         (two(target="x[:, :1] / 0"), "not finite"),
+        (two().replace("jax.random.normal(key, (8,", "jnp.ones((8,"), "the same task for every key"),
         (two("(2, 2)"), r"inputs of shape \(2, 2\).*objective\(seed\)"),
         (two(target="(x[:, 0] > self.a).astype(int)"), r"labels whose number.*objective\(seed\)"),
         (two(target="float(self.a) * x[:, :1]"), "raised ConcretizationTypeError.*pure function that JAX can trace"),

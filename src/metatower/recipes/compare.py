@@ -18,7 +18,7 @@ from metatower.core.plan import plan
 from metatower.evaluation import comparison as judging
 from metatower.evaluation.comparison import Measured, Sizes
 from metatower.recipes import run
-from metatower.recipes.families import COMMON, FAMILIES, WIDE, Family, recipe_for
+from metatower.recipes.families import COMMON, FAMILIES, Family, recipe_for
 from metatower.recipes.maml_baselines import START
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.own_family import OwnFamily, read
@@ -38,9 +38,11 @@ SETTING_UP, COMPILING = 25.0, 40.0
 """Seconds that are kept for compiling: once, and for each family."""
 MARGIN = 0.8
 """Of the time that is left, what is planned with."""
-QUICK, FULL = (24, 24, 24, 32), (48, 24, 48, 64)
-"""Validation distributions for tuning, held-out ones for runs of 10 K, held-out ones, and tasks of each to judge on."""
-SLOWER_RUNS = 1.5
+QUICK, FULL = (24, 12, 24, 32), (48, 24, 48, 64)
+"""Validation distributions for tuning, held-out ones for runs of 10 K, held-out ones, and tasks of each to judge on.
+
+As many as in the second place are worked on at the same time, always: other numbers are other programs to compile."""
+SLOWER_RUNS = 2.0
 """Time per floating-point operation of runs that are only judged, against pooled MAML."""
 
 
@@ -161,13 +163,15 @@ def _plan(asked: Asked, own: OwnFamily | None, show: Progress) -> Planned:
     train(pooled, data, steps=tried, seed=0)
     speed = pooled_flops * tried / (time.monotonic() - began)
     meta_step = plan(base.trainer(), base._one_of(base.data()), compile=False).costs[0].flops
-    judgement = meta_step * judged / base.meta_batch / 2  # about: it takes no gradient of the whole
+    judgement = meta_step * judged / base.meta_batch / 8  # measured: it takes no gradient of the whole
     a_run = base.meta_steps * meta_step
     families = asked.chosen
     # on both kinds: runs of all contestants with the judgements of their curves, and runs ten times as long of some
     each = episodes * (a_run + (base.meta_steps + 1) * judgement)
     judging_all = (
-        2 * (5 + 3 * len(families)) * each + 2 * (4 + len(families)) * far * 10 * a_run + 20 * tuned_on * a_run
+        2 * (5 + 3 * len(families)) * each
+        + 2 * ((1 if asked.quick else 4) + len(families)) * far * 10 * a_run
+        + 20 * tuned_on * a_run
     )
     left = asked.minutes * 60 - SETTING_UP - COMPILING * len(families)
     left = MARGIN * max(left, 0.3 * asked.minutes * 60) / len(asked.seeds) - SLOWER_RUNS * judging_all / speed
@@ -185,13 +189,9 @@ def _plan(asked: Asked, own: OwnFamily | None, show: Progress) -> Planned:
         start = begun * base.pooled_batch * base.inner_steps
         evaluations[name] = None if gradients is None else start + steps[name] * gradients
     searched = max(2, round(flops / (tuned_on * a_run)))
-    evaluations["random search"] = searched * tuned_on * base.inner_steps * (a_run_tasks(base) + base.judged)
+    met = base.meta_steps * base.meta_batch + base.judged
+    evaluations["random search"] = searched * tuned_on * base.inner_steps * met
     return Planned(flops, pooled_steps, pooled_total, searched, steps, evaluations, tuned_on, far, episodes, judged)
-
-
-def a_run_tasks(recipe: Any) -> int:
-    """Tasks that a run of MAML meets."""
-    return recipe.meta_steps * recipe.meta_batch
 
 
 def _one_seed(
@@ -200,6 +200,7 @@ def _one_seed(
     """What every contestant of a seed did, by name and split; the family of each; what was tuned to what."""
     options = {
         "seed": seed,
+        "wide": planned.far,
         "pooled_steps": planned.pooled_steps,
         "pooled_extra": planned.pooled_total - planned.pooled_steps,
         "searched": planned.searched,
@@ -232,7 +233,7 @@ def _one_seed(
     pooled = base._pooled(planned.pooled_total, folder, show)
     usual[SCHEDULED], schedule = base._scheduled_pooled(pooled, rates, show, folder)
     contestants |= usual
-    sizes = Sizes(base.meta_steps, planned.episodes, planned.far, planned.judged, WIDE)
+    sizes = Sizes(base.meta_steps, planned.episodes, planned.far, planned.judged, planned.far)
     splits = {label.strip(" ()"): each for label, each in base.judged_on().items()}
     jobs = [(name, split) for split in splits for name in contestants]
     measured = {}
@@ -240,8 +241,9 @@ def _one_seed(
         path = folder / "judged" / f"{_slug(name)}-{_slug(split)}.json"
         if not path.exists():
             title = f"judging {number + 1} of {len(jobs)}: {name}"
-            # how ablations fare far beyond their run is nobody's question, and takes long
-            here = dataclasses.replace(sizes, far_episodes=0) if parents.get(name, name) != name else sizes
+            # the longest runs take most of the time; how ablations fare so far beyond their run is nobody's question
+            far = name in usual if not asked.quick else name == TUNED
+            here = sizes if far or parents.get(name) == name else dataclasses.replace(sizes, far_episodes=0)
             each = judging.measure(contestants[name], splits[split], here, seed=seed, show=show, title=title)
             make_folder(path.parent)
             write_json(path, {"curves": each.curves, "far": each.far})

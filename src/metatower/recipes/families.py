@@ -58,15 +58,16 @@ COMMON: dict[str, Any] = {
 }
 """What is the same for all: tasks, network, the length of a run, the baselines' start."""
 
-WIDE = 24
-"""Distributions that are worked on at the same time, always so many: other numbers are other programs to compile."""
 
+def recipe_for(kind: type[OnFunctions], own: OwnFamily | None, wide: int = 24, **options: Any) -> Any:
+    """The recipe with these options (those that it has) and the common ones, on one's own family if there is one.
 
-def recipe_for(kind: type[OnFunctions], own: OwnFamily | None, **options: Any) -> Any:
-    """The recipe with these options (those that it has) and the common ones, on one's own family if there is one."""
+    Args:
+        wide: distributions that are worked on at the same time: other numbers are other programs to compile.
+    """
     extra = {"own": own} if own is not None else {}
     bases = (_OnOwn, kind) if own is not None else (kind,)
-    kind = type(kind.__name__, bases, {**extra, "chunk": WIDE, "__doc__": kind.__doc__, "__module__": kind.__module__})
+    kind = type(kind.__name__, bases, {**extra, "chunk": wide, "__doc__": kind.__doc__, "__module__": kind.__module__})
     known = {each.name for each in dataclasses.fields(kind)}
     given = {**COMMON, **options}
     return kind(**{name: each for name, each in given.items() if name in known})

@@ -128,6 +128,9 @@ def _shapes(path: Path, split: str, tasks: Tasks) -> tuple[tuple, tuple, bool, i
                 labels = bool(jnp.issubdtype(part.y.dtype, jnp.integer))
                 _check(labels or part.y.ndim > 1, f"targets have shape {part.y.shape}; expected [examples, numbers]")
                 found.append((part.x.shape[1:], part.y.shape[1:], labels, None if ways is None else len(ways)))
+        both = [world.support.sample(k) for k in jax.random.split(key, 2)]
+        same = [np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, both), strict=True)]
+        _check(not all(same), "a distribution gives the same task for every key: draw with `jax.random` from the key")
         _check(len(set(found)) == 1, f"its parts have examples of different shapes: {sorted(set(map(str, found)))}")
         jax.eval_shape(
             lambda keys: jax.vmap(lambda k: tasks.sample(k).support.sample(k))(keys), jax.random.split(key, 2)
