@@ -6,8 +6,10 @@ import jax
 import pytest
 
 from metatower.core.errors import UserError
+from metatower.evaluation.episodes import evaluate
 from metatower.recipes.families import FAMILIES, recipe_for
 from metatower.recipes.own_family import read
+from metatower.training.progress import Silent
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "06_your_own_family.py"
 FUNCTIONS = """
@@ -76,6 +78,7 @@ def file(tmp_path, text: str) -> Path:
 def test_a_family_is_read_and_every_recipe_builds_on_it(text, inputs, outputs, tmp_path):
     own = read(file(tmp_path, text))
     assert (own.inputs, own.outputs) == (inputs, outputs)
+    assert own.ways == (2 if "ways=" in text else None)
     for family in FAMILIES.values():
         recipe = recipe_for(family.recipe, own, **family.options)
         learner, data = recipe.build()
@@ -149,3 +152,13 @@ def test_other_places_are_refused(tmp_path):
     other.write_text("x")
     with pytest.raises(UserError, match="not a Python file"):
         read(other)
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_where_tasks_have_labels_prototypes_compete(tmp_path):
+    own = read(file(tmp_path, two(target="(x[:, 0] > self.a).astype(int)", ways="jnp.ones(2, bool)")))
+    recipe = recipe_for(FAMILIES["meta-optimisation"].recipe, own)
+    learner = recipe.prototypical(2, tmp_path, Silent())
+    assert (learner.height, learner.steps) == (1, 0)
+    judged = evaluate(learner, own.splits["test"], episodes=2, seed=0, chunk=2)
+    assert set(judged) == {"loss", "accuracy"}

@@ -34,6 +34,8 @@ BASELINES = {
     "pooled MAML + 5K": "the same with five times as many meta-steps. It has more compute on the new distribution than "
     "all others, and is shown for scale.",
     "pooled MAML + K, tuned schedule": "the same as + K, with an outer rate that may rise or fall along the run.",
+    "Prototypical Network, pooled": "features whose class means are compared, trained on all training distributions "
+    "mixed, for as many steps as pooled MAML. No gradient step on a task.",
     "storey 2 frozen at its start": "what the family sets out from, without its own training.",
     "shuffled": "what the family has learned, put in the wrong places: if that is as good, it has learned nothing.",
 }

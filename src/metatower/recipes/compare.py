@@ -31,6 +31,7 @@ from metatower.training.store import load_arrays, save_arrays
 FUNCTIONS = "functions"
 PLAN, RESULT = "plan.json", "comparison.json"
 TUNED, LONGER = "pooled MAML + K", "pooled MAML + 5K"
+PROTOTYPES = "Prototypical Network, pooled"
 SCHEDULED = "pooled MAML + K, tuned schedule"
 START_SHARE = 0.2
 """Of the compute of a family, what its start, pooled MAML, takes of it where it has one."""
@@ -232,6 +233,8 @@ def _one_seed(
     rates, found = base._chosen(folder, show)
     pooled = base._pooled(planned.pooled_total, folder, show)
     usual[SCHEDULED], schedule = base._scheduled_pooled(pooled, rates, show, folder)
+    if own is not None and own.ways:
+        usual[PROTOTYPES] = base.prototypical(planned.pooled_total, folder, show)
     contestants |= usual
     sizes = Sizes(base.meta_steps, planned.episodes, planned.far, planned.judged, planned.far)
     splits = {label.strip(" ()"): each for label, each in base.judged_on().items()}
@@ -346,6 +349,8 @@ def _budget(name: str, planned: Planned, parents: dict[str, str]) -> int | None:
     """Base-learner gradient evaluations in the training of a contestant."""
     if name in parents and not name.endswith("frozen at its start"):
         return planned.evaluations[parents[name]]
+    if name == PROTOTYPES:
+        return 0
     if name.startswith("pooled MAML"):
         return planned.evaluations["pooled MAML"]
     if name == "MAML, rates from random search":

@@ -15,6 +15,7 @@ from metatower.core import Descend, Expected, Learner, Objective, Selector, Task
 from metatower.core.describe import base_steps
 from metatower.evaluation.conclusion import Scores
 from metatower.evaluation.episodes import evaluate, judged_on
+from metatower.learners.prototypical import PrototypicalNetwork
 from metatower.recipes.base import Recipe
 from metatower.rules import PerLeaf, adam, anneal, clip, momentum, per_step, rates_for, sgd
 from metatower.tasks.pooled import Pooled
@@ -145,6 +146,26 @@ class MAMLBaselines(Recipe):
             "pooled MAML + K": tuned,
             "pooled MAML + 5K": dataclasses.replace(tuned, steps=5 * self.meta_steps),
         }
+
+    def prototypical(self, steps: int, folder: Path, show: Progress) -> Descend:
+        """Prototypical Networks on the mixture of all training distributions: no gradient step on a task or a run.
+
+        For tasks of labels (`Examples.ways` says how many). The outputs of the objective's network are the features.
+        """
+        net: Any = self.objective(self.seed)
+        rule = anneal(clip(adam(POOLED_WEIGHT_RATE), POOLED_CLIP), end=max(1, steps))
+        trainer = lift(PrototypicalNetwork(net.net), rule, batch=self.pooled_batch, steps=0)
+        state = train(
+            trainer,
+            Pooled(self.data()),
+            steps=steps,
+            seed=self.seed,
+            folder=folder / "baselines" / "prototypical",
+            config={"steps": steps},
+            title="Prototypical Network",
+            show=show,
+        )
+        return put(trainer, state.leaves)
 
     def _chosen(self, folder: Path, show: Progress) -> tuple[tuple[float, float], tuple[float, float]]:
         """The outer rate and momentum of pooled MAML, and the inner and outer rate that random search has found."""

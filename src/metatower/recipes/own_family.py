@@ -36,6 +36,8 @@ class OwnFamily:
     inputs: int
     outputs: int
     labels: bool
+    ways: int | None
+    """How many labels there can be, where tasks say so."""
 
     def objective(self, seed: int, hidden: tuple[int, ...]) -> Objective:
         """The file's network, or an MLP of so many hidden units that fits the tasks."""
@@ -72,7 +74,8 @@ def read(path: Path) -> OwnFamily:
     if build is None and (len(x) != 1 or (labels and (classes is None or y != ()))):
         what = f"inputs of shape {x}" if len(x) != 1 else "labels whose number it does not say (`Examples.ways`)"
         raise UserError(f"{path}: its tasks have {what}; add `def objective(seed)`, a network with its loss, to it.")
-    own = OwnFamily(path, splits, hidden, build, math.prod(x), classes or 1 if labels else math.prod(y), labels)
+    outputs = (classes or 1) if labels else math.prod(y)
+    own = OwnFamily(path, splits, hidden, build, math.prod(x), outputs, labels, classes if labels else None)
     _try(path, own)
     return own
 
