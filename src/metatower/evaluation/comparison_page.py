@@ -86,14 +86,15 @@ def show(content: dict[str, Any], console: Console | None = None) -> None:
         console.width = max(console.width, 140)
     names, metrics = list(by_name(content, splits_of(content)[0])), [m for m in METRICS if _has(content, m)]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for metric in metrics:
         table.add_column(metric, justify="right", no_wrap=True)
     for split in splits_of(content):
         rows = by_name(content, split)
         table.add_row(f"[bold]{split}[/]")
         for name in names:
-            table.add_row(f"  {name}", *(_cell(rows[name].get(metric)) for metric in metrics))
+            cells = (_cell(rows[name].get(m), ends=m in ("loss@K", "accuracy@K")) for m in metrics)
+            table.add_row(f"  {name}", *cells)
     console.print(table)
     console.print()
     for sentence in verdicts(content):
@@ -255,10 +256,13 @@ def _has(content: dict[str, Any], metric: str) -> bool:
     return any(row["metric"] == metric for row in content["results"])
 
 
-def _cell(row: dict[str, Any] | None) -> str:
+def _cell(row: dict[str, Any] | None, ends: bool = True) -> str:
+    """Mean and interval; the mean alone if not `ends`."""
     if row is None:
         return "–"
     metric = row["metric"].split("@")[0]
+    if not ends:
+        return report.number(row["mean"], metric)
     return f"{report.number(row['mean'], metric)} {report.bounds(tuple(row['ci95']), metric)}"
 
 

@@ -139,7 +139,7 @@ def middle_mean(values: np.ndarray) -> np.ndarray:
     """
     values = np.sort(np.asarray(values, np.float64), axis=-1)
     cut = values.shape[-1] // 4
-    return values[..., cut : values.shape[-1] - cut].mean(axis=-1)
+    return np.asarray(values[..., cut : values.shape[-1] - cut].mean(axis=-1))
 
 
 def gain(difference: Interval | tuple[float, float], metric: str) -> bool:

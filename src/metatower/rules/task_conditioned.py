@@ -62,4 +62,4 @@ def task_conditioned(
     features = 2 * len(pick(objective, learn))
     units = features if units is None else units
     first = jax.random.normal(key, (features, units)) / features**0.5
-    return TaskConditioned(rule, first, jnp.full(units, 0.1), jnp.zeros((units, features)))
+    return TaskConditioned(rule, first, jnp.full(units, 0.1, first.dtype), jnp.zeros((units, features)))
