@@ -224,7 +224,7 @@ def _one_seed(
                 for file in (START, "meta.json"):
                     shutil.copy(folder / "baselines" / file, temporary / file)
         artefact = _trained(recipe, name, place, own, show)
-        ours, *ablations = recipe.contestants(artefact, place, show).items()
+        ours, *ablations = recipe.compared(artefact, place, show).items()
         contestants[name] = ours[1]
         contestants |= {f"{name}: {what}": learner for what, learner in ablations}
         parents |= {name: name, **{f"{name}: {what}": name for what, _ in ablations}}

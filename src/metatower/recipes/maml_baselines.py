@@ -108,6 +108,10 @@ class MAMLBaselines(Recipe):
     def contestants(self, artefact: Any, folder: Path, show: Progress) -> dict[str, Learner]:
         """What is trained here and its own ablations by name, ours first; each makes a whole run on a distribution."""
 
+    def compared(self, artefact: Any, folder: Path, show: Progress) -> dict[str, Learner]:
+        """The `contestants` of `metatower compare`: fewer, where some of them need a training of their own."""
+        return self.contestants(artefact, folder, show)
+
     def evaluations(self) -> int | None:
         """Base-learner gradients that one storey-2 step evaluates; None if nobody knows."""
         return base_steps(self.learner())
