@@ -75,8 +75,18 @@ from metatower.learners import (
 from metatower.learners.bandit_agents import UCB, BestArm, EpsilonGreedy, Greedy, RandomArm, Thompson
 from metatower.learners.maml_rl import Reflex
 from metatower.learners.psrl import PSRL
-from metatower.nets import BatchNorm, Examples, Linear, SetEncoder, Supervised, batch_norm, cross_entropy
-from metatower.rules import learned_lstm, learned_mlp, online, only
+from metatower.nets import (
+    BatchNorm,
+    Examples,
+    LearnedLoss,
+    Linear,
+    SetEncoder,
+    Supervised,
+    batch_norm,
+    cross_entropy,
+    learned_loss,
+)
+from metatower.rules import kronecker, learned_lstm, learned_mlp, online, only, task_conditioned
 
 
 def key(seed: int):
@@ -243,6 +253,18 @@ def mlp_rule(rate=None, power: float = 0.5, **how) -> Rule:
     return eqx.tree_at(lambda rule: rule.out, rule, 0.3 * jnp.arange(1.0, 4.0))
 
 
+def spoken(rule: Rule) -> Rule:
+    """A task-conditioned rule whose network says something."""
+    says = 0.1 * jnp.arange(rule.second.size, dtype=rule.second.dtype).reshape(rule.second.shape)
+    return eqx.tree_at(lambda rule: rule.second, rule, says)
+
+
+def fit() -> LearnedLoss:
+    """A network of one layer with a learned loss that says something."""
+    fresh = learned_loss(Supervised(Linear(2, 3, key=key(4)), cross_entropy), 3, key=key(5), units=2)
+    return eqx.tree_at(lambda loss: loss.second, fresh, jnp.array([0.5, -0.3]))
+
+
 def adaptation() -> RecurrentAdaptation:
     """A recurrent adaptation whose memories say something."""
     fresh = recurrent_adaptation(curve(), mlp_rule(averages=(0.9,)), steps=2, key=key(8), life=3, units=2, rank=2)
@@ -265,6 +287,7 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     "lifetime that reads examples": lambda: lifetime(
         adaptation(), 2, key=key(11), encode=SetEncoder(1, 1, (2,), key=key(12)), judged=2
     ),
+    "lifetime, two tasks a step": lambda: lifetime(adaptation(), 2, key=key(11), tasks=2),
     "a learner without gradient": lambda: Memory(number(0.3), number(2.0)),
 }
 
@@ -281,6 +304,7 @@ CLASSIFIERS: dict[str, Callable[[], Learner]] = {
     "leo": lambda: leo(Constant(jnp.tanh), 2, key=key(5), latent=2, latent_steps=1, weight_steps=1),
     "maml_plus_plus, with norms": lambda: maml_plus_plus(Supervised(embedding(), cross_entropy), 0.2, steps=2),
     "imaml, support statistics": lambda: ImplicitMAML(Supervised(embedding(), cross_entropy), 0.2, steps=2),
+    "maml, learned loss": lambda: Descend(fit(), sgd(number(0.2)), steps=2, learn=lambda o: o.objective),
     "maml, support statistics": lambda: maml(Supervised(embedding(), cross_entropy), number(0.2), steps=2),
 }
 """Learners of classes: their rows bring tasks of their own."""
@@ -315,6 +339,8 @@ RULES: dict[str, Callable[[Objective], Rule]] = {
     "anneal": lambda o: anneal(sgd(number(0.5)), 3),
     "only": lambda o: only(sgd(number(0.2)), (True, False)),
     "online": lambda o: online(sgd(rates_for(o, 0.2)), momentum(number(0.5), number(0.5)), sgd(0.1), limit=0.3),
+    "kronecker": lambda o: kronecker(o, sgd(number(0.2))),
+    "task-conditioned": lambda o: spoken(task_conditioned(o, sgd(number(0.2)), key=key(7), units=3)),
     "learned mlp": lambda o: mlp_rule(rates_for(o, 0.2)),
     "learned lstm": lambda o: learned_lstm(number(0.2), key=key(7), power=number(0.5), decay=number(0.3), units=2),
     "optax": lambda o: from_optax(optax.adam(0.05)),
@@ -335,6 +361,7 @@ ESTIMATORS: dict[str, Callable[[], Gradient]] = {
     "first order": FirstOrder,
     "reptile": Reptile,
     "multi step": lambda: MultiStep(jnp.array([0.25, 0.75])),
+    "multi step, learned weights": lambda: MultiStep(jnp.array([0.25, 0.75]), learned=True),
     "lifelong": lambda: Lifelong(jnp.array([0.2, 0.3, 0.5])),
     "evolution": lambda: Evolution(pairs=2),
     "persistent evolution": lambda: PES(pairs=2),

@@ -5,6 +5,7 @@ import difflib
 import inspect
 import io
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,7 +16,20 @@ from typing import Annotated, Any
 import tyro
 
 from metatower.core.errors import UserError
-from metatower.options import OVERVIEW, PLAN, TRAIN, Adapt, Diagnose, Evaluate, List, Planning, Report, Resume, Training
+from metatower.options import (
+    OVERVIEW,
+    PLAN,
+    TRAIN,
+    Adapt,
+    Compare,
+    Diagnose,
+    Evaluate,
+    List,
+    Planning,
+    Report,
+    Resume,
+    Training,
+)
 
 # jax and the recipes are imported where they are used: help and complaints about arguments come at once.
 
@@ -63,6 +77,7 @@ def _dispatch(arguments: list[str]) -> int:
         "report": _report,
         "plan": _plan,
         "list": _list,
+        "compare": _compare,
     }
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(OVERVIEW, end="")
@@ -233,6 +248,31 @@ def _list(arguments: list[str]) -> int:
     width = max(map(len, RECIPES))
     for name, recipe in RECIPES.items():
         print(f"{name.ljust(width)}  {recipe.about().splitlines()[0]}{' (the default)' if name == DEFAULT else ''}")
+    return 0
+
+
+def _compare(arguments: list[str]) -> int:
+    given = _parse(Compare, arguments, "compare")
+    from metatower.evaluation import comparison_page
+    from metatower.recipes.compare import Asked, compare
+    from metatower.training.loop import Interrupted
+    from metatower.training.progress import progress
+    from metatower.training.runtime import setup
+
+    minutes = given.budget if given.budget is not None else 5.0 if given.quick else 25.0
+    asked = Asked(given.families, given.only, given.seeds, minutes, given.quick)
+    asked.check()
+    folder = given.out or Path("runs") / f"compare-{Path(given.families).stem}{'-quick' * given.quick}"
+    setup()
+    command = shlex.join(["metatower", "compare", *arguments])
+    try:
+        content = compare(asked, folder, progress(given.progress), command)
+    except (Interrupted, KeyboardInterrupt):
+        print("\nStopped. The same command goes on.", file=sys.stderr)
+        return 130
+    print()
+    comparison_page.show(content)
+    print(f"{content['seconds']:.0f} s in all. The page to read: {folder / comparison_page.PAGE}")
     return 0
 
 

@@ -22,6 +22,7 @@ commands:
   report DIR       draw the plots and the page of a run again
   plan RECIPE      what a recipe costs: FLOPs, memory, compile time; nothing is run
   list             the recipes
+  compare WHAT     ways to learn how to learn, beside their baselines at equal compute
 
 examples:
   metatower train                          the main job, into runs/
@@ -219,3 +220,44 @@ class List:
     examples:
       metatower list
     """
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train every family of meta-meta-learning and all baselines at equal compute, and judge them on held-out
+    distributions: one table, comparison.json, and comparison.html with curves.
+
+    Every training had the same number of floating-point operations, chosen so that all is done within --budget on two
+    idle cores. After Ctrl-C, a crash or a power cut the same command goes on where it was.
+
+    --families takes `functions`, the function zoo of this library, or a Python file of yours that defines
+
+      def family(split: str) -> metatower.Tasks     for "train", "validation" and "test"
+
+    whose tasks are pairs of distributions of tasks: `Task(support=Tasks, query=Tasks)`, one to learn from, one to be
+    judged on. It may have `hidden = (40, 40)`, and `def objective(seed)` for a network of your own. The file is run.
+    examples/06_your_own_family.py is one.
+
+    examples:
+      metatower compare meta-meta --families functions
+      metatower compare meta-meta --quick
+      metatower compare meta-meta --families my_family.py --budget 10 --seeds 0 1
+      metatower compare meta-meta --only meta-optimisation --out runs/one
+    """
+
+    what: tyro.conf.Positional[Literal["meta-meta"]]
+    """What is compared."""
+    families: str = "functions"
+    """`functions`, or a Python file."""
+    budget: float | None = None
+    """Minutes for everything, on two idle cores; 25 if not given, 5 with --quick."""
+    quick: bool = False
+    """Short trainings, judged on fewer distributions."""
+    seeds: tuple[int, ...] = (0,)
+    """Training seeds; the time is split between them."""
+    only: tuple[str, ...] = ()
+    """Families to take part, all if not given."""
+    out: Path | None = None
+    """The folder, to be made; runs/compare-FAMILIES if not given (runs/compare-FAMILIES-quick with --quick)."""
+    progress: Progress = "auto"
+    """How progress is shown: a bar, plain lines, or nothing."""

@@ -1,14 +1,15 @@
 import json
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
 
 import metatower
-from metatower.core import pick
+from metatower.core import names, pick, value
 from metatower.core.errors import UserError
 from metatower.recipes import RECIPES
-from metatower.recipes.optimised_maml import OURS
+from metatower.recipes.optimised_maml import GROUPS, OURS, _net_of
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.run import execute, load
 from metatower.training.progress import Silent
@@ -34,6 +35,7 @@ def test_the_loop_runs_keeps_its_artefact_and_names_every_baseline(tmp_path):
             "pooled MAML + K",
             "pooled MAML + 5K",
             "storey 2 frozen at its start",
+            "storey 2's rates shuffled",
         ):
             assert name + label in names
     assert {row["unit"] for row in summary["results"]} == {"distribution"}
@@ -66,7 +68,32 @@ def test_every_recipe_builds_and_describes_its_tower(name):
     assert jax.tree.leaves(shapes.support)
 
 
+@pytest.mark.usefixtures("quick_compile")
+def test_what_storey_2_may_learn_is_switched_and_starts_as_nothing():
+    how = {**TINY, "meta_steps": 1, "shots": 3, "queries": 3, "hidden": (4,)}
+    recipe = OptimisedMAMLFunctions(**how, learn=GROUPS)
+    fresh, plain = recipe.optimised(), recipe.trainer()
+    more = set(names(fresh)) - set(names(plain))
+    for part in ("gradient.weights", "left", "right", "second", "objective.objective.first"):
+        assert any(part in name for name in more), part
+    tasks, key = recipe.data().sample(jax.random.key(0)).support, jax.random.key(1)
+    nets = [
+        pick(_net_of(t.result(eqx.filter_jit(lambda t, k: t.adapt(tasks, key=k))(t, key)).learner))
+        for t in (fresh, plain)
+    ]
+    for one, other in zip(*nets, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    # what is not chosen does not move; the default has nothing more than MAML
+    assert set(names(OptimisedMAMLFunctions(**how).optimised())) == set(names(plain))
+    rates = value(OptimisedMAMLFunctions(**how, learn=("inner-rates",)).learner().rule.rule.rule.rate.numbers)
+    assert int(np.sum(np.asarray(rates) > 0)) == 1
+
+
 def test_options_that_cannot_be_are_refused():
+    with pytest.raises(UserError, match="learn as one of weights, inner-rates"):
+        OptimisedMAMLFunctions(learn=("rates",))
+    with pytest.raises(UserError, match="learned-loss needs a network of which all layers"):
+        RECIPES["optimised-maml"](learn=("learned-loss",))
     with pytest.raises(UserError, match="meta_batch of at least 1"):
         OptimisedMAMLFunctions(meta_batch=0)
     with pytest.raises(UserError, match="inner_rate above 0"):

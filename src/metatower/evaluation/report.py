@@ -155,7 +155,7 @@ def _page(folder: Path, summary: dict[str, Any], about: str, conclusion: Conclus
     where = html.escape(str(folder))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(summary["recipe"])} · metatower</title><style>{_CSS}</style></head><body><main>
+<title>{html.escape(summary["recipe"])} · metatower</title><style>{CSS}</style></head><body><main>
 <header><p class="small">metatower · report of one run</p><h1>{html.escape(summary["recipe"])}</h1>
 <p class="lead">{_text(lead)}</p>
 <p class="small">seed {summary["seed"]} · {_duration(summary["seconds"])} in all, compiling and judging included ·
@@ -229,7 +229,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-_CSS = """
+CSS = """
 :root{color-scheme:light}
 body{margin:0;background:#f4f5f7;color:#1f2933;font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:820px;margin:0 auto;padding:32px 20px 64px}
@@ -244,3 +244,4 @@ figure{margin:18px 0 30px}figcaption{font-size:13px;color:#52606d;margin-top:6px
 pre{background:#f4f5f7;border-radius:6px;padding:12px 14px;overflow-x:auto;font-size:13px}code{font-size:.92em}
 summary{cursor:pointer;color:#52606d}ul{padding-left:20px}li{margin:4px 0}
 """
+"""The style of every page."""

@@ -22,13 +22,15 @@ class MultiStep(Gradient):
     after the other, from the state where the last ended.
 
     Args:
-        weights: `[steps]`, one for each step of the learner that is crossed. No storey learns them.
+        weights: `[steps]`, one for each step of the learner that is crossed.
+        learned: whether the storey above the one that descends this gradient may learn them.
     """
 
-    weights: Constant
+    weights: Constant | Float[Array, " steps"]
 
-    def __init__(self, weights: Float[Array, " steps"]):
-        self.weights = Constant(jnp.asarray(weights, jnp.result_type(float)))
+    def __init__(self, weights: Float[Array, " steps"], learned: bool = False):
+        numbers = jnp.asarray(weights, jnp.result_type(float))
+        self.weights = numbers if learned else Constant(numbers)
 
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
         weights = value(self.weights)

@@ -135,9 +135,11 @@ class Lifetime(Learner):
     2016, https://arxiv.org/abs/1611.02779), whose hidden state survives from task to task. Make one with `lifetime`.
 
     Args:
-        steps: tasks in one lifetime.
+        steps: in one lifetime.
         judged: tasks that a finished lifetime is judged on.
         forgets: start every task without memory: the ablation that shows what memory is worth.
+        tasks: met in one step, one after the other. Several, so that a step can be set beside a meta-step of MAML,
+            which meets a batch of them; `update` then reports the mean losses.
     """
 
     learner: RecurrentAdaptation
@@ -146,12 +148,20 @@ class Lifetime(Learner):
     steps: int = eqx.field(static=True)
     judged: int = eqx.field(static=True, default=1)
     forgets: bool = eqx.field(static=True, default=False)
+    tasks: int = eqx.field(static=True, default=1)
 
     def start(self, *, key: PRNGKeyArray) -> Float[Array, " life_unit"]:
         del key
         return jnp.zeros(self.gru.hidden_size, self.gru.weight_hh.dtype)
 
     def update(self, state: State, data: Tasks, *, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        if self.tasks == 1:
+            return self._meet(state, data, key)
+        state, metrics = jax.lax.scan(lambda state, key: self._meet(state, data, key), state, fork(key, self.tasks))
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    def _meet(self, state: State, data: Tasks, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        """One more task."""
         key_task, key_run, key_query = fork(key, 3)
         task = data.sample(key_task)
         began, ended = self._adapted(state, task, key_run)

@@ -4,6 +4,8 @@ from metatower.nets.conv import Conv as Conv
 from metatower.nets.conv import ConvNet as ConvNet
 from metatower.nets.conv import convolve as convolve
 from metatower.nets.conv import max_pool as max_pool
+from metatower.nets.learned_loss import LearnedLoss as LearnedLoss
+from metatower.nets.learned_loss import learned_loss as learned_loss
 from metatower.nets.minibatch import Minibatch as Minibatch
 from metatower.nets.mlp import MLP as MLP
 from metatower.nets.mlp import Linear as Linear

@@ -1,19 +1,25 @@
 """MAML's baselines at storey 2, whatever stands above them: pooled MAML and its tuning, random search, judging."""
 
+import dataclasses
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatower.core import Descend, Expected, Objective, Selector, Tasks, lift, pick, put, value
+from metatower.core import Descend, Expected, Learner, Objective, Selector, Tasks, lift, pick, put, value
+from metatower.core.describe import base_steps
 from metatower.evaluation.conclusion import Scores
 from metatower.evaluation.episodes import evaluate, judged_on
+from metatower.learners.prototypical import PrototypicalNetwork
 from metatower.recipes.base import Recipe
 from metatower.rules import PerLeaf, adam, anneal, clip, momentum, per_step, rates_for, sgd
 from metatower.tasks.pooled import Pooled
+from metatower.training.files import make_folder, read_json, write_json
 from metatower.training.loop import train
 from metatower.training.progress import Progress
 from metatower.training.store import load_arrays, save_arrays
@@ -24,6 +30,8 @@ POOLED_WEIGHT_RATE, POOLED_RATE_RATE, POOLED_CLIP = 1e-3, 1e-2, 10.0
 """Adam's step sizes for the weights and the log-rates of pooled MAML, and the norm its gradients are scaled down to."""
 POOLED_RATES, POOLED_DECAYS = (0.003, 0.01, 0.03, 0.1, 0.3), (0.0, 0.5)
 """Outer rates, and decays of momentum, among which pooled MAML's best are chosen for its runs."""
+POOLED_FACTORS, POOLED_FALLS = (1.0, 2.0), (3.0, 1.0, 1 / 3, 1 / 10)
+"""Times the tuned outer rate at the first meta-step, and the rate at the last one over that at the first."""
 NOT_MOVED = 1e-12
 """The outer rate of leaves that a baseline does not learn."""
 CHUNK = 50
@@ -37,6 +45,9 @@ TUNING_SEED, SEARCH_SEED = 101, 202
 @dataclass(frozen=True)
 class MAMLBaselines(Recipe):
     """What recipes at storey 2 share that are judged beside MAML; a subclass gives network and family."""
+
+    chunk: ClassVar[int] = CHUNK
+    """Distributions that are judged at the same time."""
 
     meta_steps: int = 10
     """K: MAML's meta-steps on a distribution, in training and when judged."""
@@ -79,6 +90,10 @@ class MAMLBaselines(Recipe):
     def family(self, split: str) -> Tasks:
         """The family of distributions for "train", "validation" (to choose settings and tune baselines) or "test"."""
 
+    def outputs(self) -> int:
+        """How many numbers a prediction has."""
+        raise NotImplementedError
+
     @property
     @abstractmethod
     def metric(self) -> str:
@@ -89,15 +104,27 @@ class MAMLBaselines(Recipe):
         """Which leaves of the objective move on a task; all if None. The storeys above learn all in any case."""
         return None
 
+    @abstractmethod
+    def contestants(self, artefact: Any, folder: Path, show: Progress) -> dict[str, Learner]:
+        """What is trained here and its own ablations by name, ours first; each makes a whole run on a distribution."""
+
+    def compared(self, artefact: Any, folder: Path, show: Progress) -> dict[str, Learner]:
+        """The `contestants` of `metatower compare`: fewer, where some of them need a training of their own."""
+        return self.contestants(artefact, folder, show)
+
+    def evaluations(self) -> int | None:
+        """Base-learner gradients that one storey-2 step evaluates; None if nobody knows."""
+        return base_steps(self.learner())
+
     def maml(self) -> Descend:
         """Storey 0: MAML's adaptation, with a rate per layer and step."""
         objective = self.objective(self.seed)
         rates = rates_for(objective, self.inner_rate, steps=self.inner_steps, learn=self.adapted)
         return Descend(objective, clip(per_step(sgd(rates)), INNER_CLIP), self.inner_steps, learn=self.adapted)
 
-    def trainer(self) -> Descend:
+    def trainer(self, maml: Descend | None = None) -> Descend:
         """Storey 1: one run of MAML on one distribution, with an outer rate and momentum per leaf and meta-step."""
-        maml = self.maml()
+        maml = self.maml() if maml is None else maml
         rates = rates_for(Expected(maml), self.outer_rate, steps=self.meta_steps)
         # as such, and not through their logarithms: a decay may go to zero and below
         decays = PerLeaf(jnp.full_like(value(rates.numbers), self.outer_decay))
@@ -109,6 +136,45 @@ class MAMLBaselines(Recipe):
 
     def held_out(self) -> Tasks:
         return self.family("test")
+
+    def baselines(self, folder: Path, show: Progress) -> dict[str, Learner]:
+        """The usual baselines by name, each a whole run on a distribution; what was trained or tuned stays so."""
+        pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
+        tuned, _ = self._tuned_pooled(pooled, show, folder)
+        found, _ = self._random_search(show, folder)
+        default = Descend(self.objective(self.seed), sgd(0.01), steps=self.inner_steps)
+        return {
+            "default MAML": lift(default, adam(1e-3), batch=self.meta_batch, steps=self.meta_steps),
+            "MAML, rates from random search": found,
+            "pooled MAML": dataclasses.replace(tuned, steps=0),
+            "pooled MAML + K": tuned,
+            "pooled MAML + 5K": dataclasses.replace(tuned, steps=5 * self.meta_steps),
+        }
+
+    def prototypical(self, steps: int, folder: Path, show: Progress) -> Descend:
+        """Prototypical Networks on the mixture of all training distributions: no gradient step on a task or a run.
+
+        For tasks of labels (`Examples.ways` says how many). The outputs of the objective's network are the features.
+        """
+        net: Any = self.objective(self.seed)
+        rule = anneal(clip(adam(POOLED_WEIGHT_RATE), POOLED_CLIP), end=max(1, steps))
+        trainer = lift(PrototypicalNetwork(net.net), rule, batch=self.pooled_batch, steps=0)
+        state = train(
+            trainer,
+            Pooled(self.data()),
+            steps=steps,
+            seed=self.seed,
+            folder=folder / "baselines" / "prototypical",
+            config={"steps": steps},
+            title="Prototypical Network",
+            show=show,
+        )
+        return put(trainer, state.leaves)
+
+    def _chosen(self, folder: Path, show: Progress) -> tuple[tuple[float, float], tuple[float, float]]:
+        """The outer rate and momentum of pooled MAML, and the inner and outer rate that random search has found."""
+        pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
+        return self._tuned_pooled(pooled, show, folder)[1], self._random_search(show, folder)[1]
 
     def _start(self, folder: Path, show: Progress) -> Descend:
         """Pooled MAML as storey 2 sets out from it."""
@@ -151,7 +217,7 @@ class MAMLBaselines(Recipe):
         self, learner, family, episodes: int, seed: int, show: Progress, title: str, judged: int | None = None
     ) -> Scores:
         learner = judged_on(learner, judged or self.final_judged)
-        return evaluate(learner, family, episodes=episodes, seed=seed, chunk=CHUNK, show=show, title=title)
+        return evaluate(learner, family, episodes=episodes, seed=seed, chunk=self.chunk, show=show, title=title)
 
     def _with_rates(
         self, trainer: Descend, maml: Descend, outer: float, inner: float | None = None, decay: float = 0.0
@@ -164,7 +230,9 @@ class MAMLBaselines(Recipe):
         table = self.meta_steps, len(rates)
         return put(trainer, [*learned, jnp.log(jnp.broadcast_to(jnp.asarray(rates), table)), jnp.full(table, decay)])
 
-    def _tuned_pooled(self, pooled: Descend, show: Progress) -> tuple[Descend, tuple[float, float]]:
+    def _tuned_pooled(
+        self, pooled: Descend, show: Progress, folder: Path | None = None
+    ) -> tuple[Descend, tuple[float, float]]:
         """Pooled MAML as the start of a run, at the outer rate and momentum best on validation distributions."""
         trainer = self.trainer()
         candidates = {
@@ -172,15 +240,40 @@ class MAMLBaselines(Recipe):
             for rate in POOLED_RATES
             for decay in POOLED_DECAYS
         }
-        best = self._best(candidates, self.tuned_on, TUNING_SEED, show, "rate of pooled MAML")
+        best = _once(
+            folder and folder / "baselines" / "pooled-rates.json",
+            lambda: self._best(candidates, self.tuned_on, TUNING_SEED, show, "rate of pooled MAML"),
+        )
         return candidates[best], best
 
-    def _random_search(self, show: Progress) -> tuple[Descend, tuple[float, float]]:
+    def _scheduled_pooled(
+        self, pooled: Descend, tuned: tuple[float, float], show: Progress, folder: Path
+    ) -> tuple[Descend, tuple[float, float]]:
+        """Pooled MAML whose tuned outer rate rises or falls along the run: the schedule best on validation."""
+        trainer = self.trainer()
+
+        def scheduled(factor: float, fall: float) -> Descend:
+            run = self._with_rates(trainer, pooled, tuned[0] * factor, decay=tuned[1])
+            *rest, rates, decays = pick(run)
+            slope = jnp.linspace(0.0, np.log(fall), self.meta_steps)[:, None]
+            return put(run, [*rest, rates + slope, decays])
+
+        candidates = {(f, fall): scheduled(f, fall) for f in POOLED_FACTORS for fall in POOLED_FALLS}
+        best = _once(
+            folder / "baselines" / "pooled-schedule.json",
+            lambda: self._best(candidates, self.tuned_on, TUNING_SEED, show, "schedule of pooled MAML"),
+        )
+        return scheduled(*best), best
+
+    def _random_search(self, show: Progress, folder: Path | None = None) -> tuple[Descend, tuple[float, float]]:
         """MAML from fresh weights at the inner and outer rate that are best on validation distributions."""
         trainer, maml = self.trainer(), self.maml()
         draws = 10 ** np.random.default_rng(self.seed).uniform((-3, -3), (0.3, 0.3), (self.searched, 2))
         candidates = {tuple(rates): self._with_rates(trainer, maml, rates[1], rates[0]) for rates in draws.tolist()}
-        rates = self._best(candidates, self.searched_on, SEARCH_SEED, show, "random search")
+        rates = _once(
+            folder and folder / "baselines" / "random-search.json",
+            lambda: self._best(candidates, self.searched_on, SEARCH_SEED, show, "random search"),
+        )
         return candidates[rates], rates
 
     def _best(self, candidates: dict, distributions: int, seed: int, show: Progress, title: str):
@@ -196,3 +289,15 @@ class MAMLBaselines(Recipe):
 
     def _one_of(self, family: Tasks) -> Tasks:
         return family.sample(jax.random.key(self.seed)).support
+
+
+def _once(path: Path | None, choose: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+    """What was chosen, from the file of an earlier session if it is there."""
+    if path is not None and path.exists():
+        first, second = read_json(path)["chosen"]
+        return float(first), float(second)
+    chosen = choose()
+    if path is not None:
+        make_folder(path.parent)
+        write_json(path, {"chosen": list(chosen)})
+    return chosen

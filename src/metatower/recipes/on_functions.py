@@ -1,5 +1,6 @@
 """What the recipes at storey 2 that work on families of functions share."""
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -33,6 +34,15 @@ class OnFunctions(Recipe):
     def family(self, split: str) -> Tasks:
         kinds = ("sawtooth", "bumps") if split == "test" else ("sinusoid", "triangle", "square")
         return FunctionFamily(kinds, self.shots, self.queries, frequency=self.frequency)
+
+    def numbers(self) -> tuple[int, int]:
+        """How many numbers an input and a target have."""
+        task = jax.eval_shape(lambda key: self.data().sample(key).support.sample(key).support, jax.random.key(0))
+        return math.prod(task.x.shape[1:]), math.prod(task.y.shape[1:])
+
+    def outputs(self) -> int:
+        """How many numbers a prediction has."""
+        return self.numbers()[1]
 
     def data(self) -> Tasks:
         return self.family("train")

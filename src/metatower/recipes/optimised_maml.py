@@ -4,31 +4,43 @@ import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from metatower.core import Descend, Expected, State, Tasks, lift, names, value
+from metatower.core import Descend, Expected, Learner, State, Tasks, lift, names, value
+from metatower.core.errors import UserError
+from metatower.core.keys import fork
 from metatower.core.plan import plan
+from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Curves, Rates
 from metatower.evaluation.episodes import adaptation_scores, judged_on
 from metatower.evaluation.statistics import interval
+from metatower.gradients import MultiStep
+from metatower.nets import learned_loss
 from metatower.recipes.maml_baselines import (
     CHUNK,
     POOLED_DECAYS,
     POOLED_RATES,
     MAMLBaselines,
 )
-from metatower.rules import adam, anneal, clip, rates_for, sgd
+from metatower.rules import adam, anneal, clip, kronecker, rates_for, task_conditioned
 from metatower.tasks.pooled import Pooled
 from metatower.training.loop import train
 from metatower.training.progress import Progress
 
+Group = Literal[
+    "weights", "inner-rates", "outer-rates", "momentum", "step-weights", "preconditioner", "alfa", "learned-loss"
+]
+GROUPS: tuple[str, ...] = get_args(Group)
 TOP_CLIP = 1.0
 """Global norm that gradients are scaled down to on storey 2."""
 OURS = "optimised MAML"
+FROZEN = "storey 2 frozen at its start"
+SHUFFLED = "storey 2's rates shuffled"
 
 
 @dataclass(frozen=True)
@@ -43,9 +55,19 @@ class OptimisedMAML(MAMLBaselines):
     """Storey 2's Adam step size for the logarithms of all rates."""
     decay_rate: float = 4e-2
     """Storey 2's Adam step size for the decays of the outer momentum; 0 leaves them where they start."""
+    learn: tuple[Group, ...] = ("weights", "inner-rates", "outer-rates", "momentum")
+    """What storey 2 learns. Besides what MAML has: the weights of the query loss after each inner step, a Kronecker
+    preconditioner, rates that a network chooses from what a task does (ALFA), a loss to adapt by (MeTAL)."""
+    group_rate: float = 3e-3
+    """Storey 2's Adam step size for the numbers of the last four."""
 
     def check(self) -> None:
         super().check()
+        unknown = sorted(set(self.learn) - set(GROUPS))
+        if unknown:
+            raise UserError(f"{self.name}: expected learn from {', '.join(GROUPS)}, got {unknown[0]!r}.")
+        if "learned-loss" in self.learn and self.adapted is not None:
+            raise UserError(f"{self.name}: learned-loss needs a network of which all layers move on a task.")
         for field in dataclasses.fields(self):
             if isinstance(getattr(self, field.name), float) and field.name not in ("outer_decay", "decay_rate"):
                 self.above_zero(field.name)
@@ -57,42 +79,57 @@ class OptimisedMAML(MAMLBaselines):
         """A figure of a task with what `maml` predicts for it."""
 
     def learner(self) -> Descend:
-        trainer = self.trainer()
-        rates = rates_for(
-            Expected(trainer),
-            self.rate_rate,
-            overrides=(
-                (lambda objective: _maml_of(objective).objective, self.weight_rate),
-                (lambda objective: objective.learner.rule.rule.rule.decay, self.decay_rate),
-            ),
-            learned=False,
-        )
+        trainer = self.optimised()
+        learned = {
+            "weights": (lambda objective: _net_of(_maml_of(objective)), self.weight_rate),
+            "inner-rates": (lambda objective: _sgd_of(_maml_of(objective)).rate, self.rate_rate),
+            "outer-rates": (lambda objective: objective.learner.rule.rule.rule.rate, self.rate_rate),
+            "momentum": (lambda objective: objective.learner.rule.rule.rule.decay, self.decay_rate),
+        }
+        overrides = [(where, rate if name in self.learn else 0.0) for name, (where, rate) in learned.items()]
+        rates = rates_for(Expected(trainer), self.group_rate, overrides=tuple(overrides), learned=False)
         rule = anneal(clip(adam(rates), TOP_CLIP), end=max(1, self.steps))
         return lift(trainer, rule, batch=self.distributions)
+
+    def optimised(self) -> Descend:
+        """Storey 1 with everything that storey 2 learns; fresh, it does what `trainer` does."""
+        maml, keys = self.maml(), fork(jax.random.key(self.seed), 2)
+        if "learned-loss" in self.learn:
+            loss = learned_loss(maml.objective, self.outputs(), key=keys[0])
+            maml = dataclasses.replace(maml, objective=loss, learn=_net_of_loss)
+        if "alfa" in self.learn:
+            conditioned = task_conditioned(maml.objective, maml.rule, key=keys[1], learn=maml.learn)
+            maml = dataclasses.replace(maml, rule=conditioned)
+        if "preconditioner" in self.learn:
+            maml = dataclasses.replace(maml, rule=kronecker(maml.objective, maml.rule, learn=maml.learn))
+        trainer = self.trainer(maml)
+        if "step-weights" in self.learn:
+            last = jnp.zeros(self.inner_steps).at[-1].set(1.0)
+            trainer = dataclasses.replace(trainer, gradient=MultiStep(last, learned=True))
+        return trainer
 
     def artefact(self, learner: Descend, state: State) -> Descend:
         return learner.result(state).learner
 
     def begin(self, learner: Descend, folder: Path, show: Progress) -> Descend:
         """The tower with the weights and inner rates of pooled MAML, from which storey 2 sets out."""
-        return eqx.tree_at(_maml_of, learner, self._start(folder, show))
+        start = self._start(folder, show)
+        return eqx.tree_at(
+            lambda tower: (_net_of(_maml_of(tower)), _sgd_of(_maml_of(tower)).rate),
+            learner,
+            (start.objective, _sgd_of(start).rate),
+        )
+
+    def contestants(self, artefact: Descend, folder: Path, show: Progress) -> dict[str, Learner]:
+        """Ours, and what is left of it without storey 2, or with its rates on other leaves and steps."""
+        start = self.begin(self.learner(), folder, show).objective.learner
+        nonsense = shuffled(start, artefact, jax.random.key(self.seed), _rates_of)
+        return {OURS: artefact, FROZEN: start, SHUFFLED: nonsense}
 
     def conclude(self, artefact: Descend, folder: Path, show: Progress) -> Conclusion:
-        start = self.begin(self.learner(), folder, show).objective.learner
-        pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
-        tuned, pooled_rates = self._tuned_pooled(pooled, show)
-        found, found_rates = self._random_search(show)
-        default = Descend(self.objective(self.seed), sgd(0.01), steps=self.inner_steps)
-        contestants = {
-            OURS: artefact,
-            "default MAML": lift(default, adam(1e-3), batch=self.meta_batch, steps=self.meta_steps),
-            "MAML, rates from random search": found,
-            "pooled MAML": dataclasses.replace(tuned, steps=0),
-            "pooled MAML + K": tuned,
-            "pooled MAML + 5K": dataclasses.replace(tuned, steps=5 * self.meta_steps),
-            "storey 2 frozen at its start": start,
-        }
-        conclusion = Conclusion(notes=self._notes(pooled_rates, found_rates))
+        ablations = self.contestants(artefact, folder, show)
+        contestants = {OURS: ablations.pop(OURS), **self.baselines(folder, show), **ablations}
+        conclusion = Conclusion(notes=self._notes(folder, show))
         for label, family in self.judged_on().items():
             for name, learner in contestants.items():
                 scores = self._judge(learner, family, self.episodes, self.seed, show, f"judging: {name}{label}")
@@ -109,8 +146,9 @@ class OptimisedMAML(MAMLBaselines):
         """Held-out families by what is appended to the names of their rows."""
         return {"": self.held_out()}
 
-    def _notes(self, pooled_rates: tuple[float, float], found: tuple[float, float]) -> list[str]:
+    def _notes(self, folder: Path, show: Progress) -> list[str]:
         """What exactly was run, and what each contestant had of compute."""
+        pooled_rates, found = self._chosen(folder, show)
         pooled = self._pooled_trainer()
         costs = [
             plan(tower, data, compile=False).costs[0].flops
@@ -142,7 +180,7 @@ class OptimisedMAML(MAMLBaselines):
             "No setting of any contestant was chosen on the distributions that it is judged on.",
         ]
 
-    def _curves(self, learners: dict[str, Descend], show: Progress) -> Curves:
+    def _curves(self, learners: dict[str, Learner], show: Progress) -> Curves:
         """Loss or accuracy on held-out distributions after every meta-step of a fresh run."""
         series = {}
         for name, learner in learners.items():
@@ -199,9 +237,9 @@ class OptimisedMAML(MAMLBaselines):
     def _rates(self, artefact: Descend) -> dict[str, Rates]:
         """Heat maps of the learned rates: inner per leaf and step, outer rates and momentum per leaf and meta-step."""
         maml, rule = artefact.objective.learner, artefact.rule.rule.rule
-        inner = np.asarray(value(maml.rule.rule.rule.rate.numbers)).T
-        moved = [_short(name) for name in names(maml.objective)]
-        adapted = [_short(name) for name in names(maml.objective, self.adapted)]
+        inner = np.asarray(value(_sgd_of(maml).rate.numbers)).T
+        moved = [_short(name) for name in names(maml)]
+        adapted = [_short(name) for name in names(_net_of(maml), self.adapted)]
         return {
             "inner_rates": Rates(
                 "Inner rates that storey 2 has learned, per layer and inner step.",
@@ -211,18 +249,23 @@ class OptimisedMAML(MAMLBaselines):
             ),
             "outer_rates": Rates(
                 "Outer rates that storey 2 has learned: how far each meta-step of a run moves each leaf of MAML.",
-                (*moved, "inner rates"),
+                tuple(moved),
                 np.asarray(value(rule.rate.numbers)).T,
                 self.outer_rate,
             ),
             "outer_momentum": Rates(
                 "Momentum that storey 2 has learned: the share of the last meta-step's direction that is kept.",
-                (*moved, "inner rates"),
+                tuple(moved),
                 np.asarray(value(rule.decay.numbers)).T,
                 label="learned decay",
                 linear=True,
             ),
         }
+
+
+def _rates_of(trainer):
+    """Inner rates, and outer rates with their momentum: the tables that storey 2 learns."""
+    return trainer.objective.learner.rule, trainer.rule
 
 
 def _maml_of(tree):
@@ -231,5 +274,25 @@ def _maml_of(tree):
     return storey_1.objective.learner
 
 
+def _net_of(maml):
+    """The network and its plain loss."""
+    return maml.objective.objective if hasattr(maml.objective, "objective") else maml.objective
+
+
+def _net_of_loss(objective):
+    return objective.objective
+
+
+def _sgd_of(maml):
+    """The rule at the bottom, which has the inner rates."""
+    rule = maml.rule
+    while hasattr(rule, "rule"):
+        rule = rule.rule
+    return rule
+
+
 def _short(name: str) -> str:
+    if name.endswith("rate.numbers.log"):
+        return "inner rates"
+    name = name.removeprefix("objective.").removeprefix("objective.").removeprefix("rule.")
     return name.removeprefix("net.").replace("layers.", "layer ").replace(".", " ")

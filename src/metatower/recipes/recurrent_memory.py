@@ -13,6 +13,7 @@ import numpy as np
 from metatower.core import Descend, Expected, Learner, Positive, State, Tasks, lift, value
 from metatower.core.keys import fork
 from metatower.core.plan import plan
+from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Curves
 from metatower.evaluation.episodes import judged_on, scores_after
 from metatower.evaluation.statistics import interval, paired
@@ -21,11 +22,13 @@ from metatower.learners.lifetime import Lifetime, lifetime, recurrent_adaptation
 from metatower.nets import SetEncoder
 from metatower.recipes.maml_baselines import CHUNK, MAMLBaselines
 from metatower.recipes.on_functions import OnFunctions
-from metatower.rules import PerLeaf, adam, anneal, clip, learned_mlp, rates_for, sgd
+from metatower.rules import PerLeaf, adam, anneal, clip, learned_mlp, rates_for
 from metatower.tasks.pooled import Mismatched, Pooled
 from metatower.training.progress import Progress
 
 OURS = "recurrent memory"
+FROZEN = "storey 2 frozen at its start"
+SHUFFLED = "storey 2 shuffled"
 TOP_CLIP = 1.0
 """Global norm that storey 2's gradients are scaled down to."""
 SHOWN = (1, 2, 5, 10, 20, 32)
@@ -115,7 +118,7 @@ class RecurrentMemory(OnFunctions, MAMLBaselines):
             learner,
             self.tasks,
             key=keys[2],
-            encode=SetEncoder(1, 1, (64, 64), key=keys[3]),
+            encode=SetEncoder(*self.numbers(), (64, 64), key=keys[3]),
             judged=self.judged,
             forgets=self.forgets,
         )
@@ -139,15 +142,37 @@ class RecurrentMemory(OnFunctions, MAMLBaselines):
     def artefact(self, learner: Descend, state: State) -> Lifetime:
         return learner.result(state).learner
 
+    def contestants(self, artefact: Any, folder: Path, show: Progress) -> dict[str, Learner]:
+        """Ours and its ablations on MAML's clock, so that the same code judges both: one step meets `meta_batch` tasks.
+
+        A meta-step of MAML evaluates the base learner's gradient `inner_steps` times on each of `meta_batch` tasks, and
+        once more on its queries; the memory does just that, task by task. So a run of K such steps has met as many
+        tasks and evaluated as many gradients as one of MAML's, and a run of 10 K steps ten times as many.
+        """
+        start: Lifetime = self.begin(self.learner(), folder, show).objective.learner
+        runs: dict[str, Lifetime] = {
+            OURS: artefact,
+            FROZEN: start,
+            SHUFFLED: shuffled(start, artefact, jax.random.key(self.seed)),
+            "memory reset before every task": dataclasses.replace(artefact, forgets=True),
+        }
+        return {
+            name: dataclasses.replace(each, tasks=self.meta_batch, steps=self.meta_steps) for name, each in runs.items()
+        }
+
+    def evaluations(self) -> int:
+        """Base-learner gradients that one storey-2 step evaluates: on supports, and once on the queries met."""
+        met = self.tasks * (self.inner_steps + 1)
+        return self.distributions * (met + self.judged * self.inner_steps)
+
     def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
         start = self.begin(self.learner(), folder, show).objective.learner
+        others = self.baselines(folder, show)
         pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
-        tuned, many = self._tuned_pooled(pooled, show)
         # as many tasks as the memory meets: one for each meta-step
         one_each = dataclasses.replace(self, meta_batch=1, meta_steps=DECIDES - 1)
         task_by_task, single = one_each._tuned_pooled(pooled, show)
-        found, searched = self._random_search(show)
-        default = Descend(self.objective(self.seed), sgd(0.01), steps=self.inner_steps)
+        many, searched = self._chosen(folder, show)
         conclusion = Conclusion(notes=self._notes(many, single, searched))
         for label, family in self.judged_on().items():
             series = {
@@ -162,25 +187,18 @@ class RecurrentMemory(OnFunctions, MAMLBaselines):
                 for task in SHOWN:
                     row = {"loss": losses[:, CURVE.index(task)]}
                     conclusion.add(f"{name}, task {task}{label}", row, "distribution")
-            others = {
-                "pooled MAML": dataclasses.replace(tuned, steps=0),
-                "pooled MAML + K": tuned,
-                "pooled MAML + 5K": dataclasses.replace(tuned, steps=5 * self.meta_steps),
-                "MAML, rates from random search": found,
-                "default MAML": lift(default, adam(1e-3), batch=self.meta_batch, steps=self.meta_steps),
-            }
             for name, learner in others.items():
                 scores = self._judge(learner, family, self.episodes, self.seed, show, f"judging: {name}{label}")
                 conclusion.add(name + label, scores, "distribution")
-            scores = self._along(start, family, show, "frozen at its start")[:, CURVE.index(DECIDES)]
-            conclusion.add("storey 2 frozen at its start" + label, {"loss": scores}, "distribution")
+            scores = self._along(start, family, show, FROZEN)[:, CURVE.index(DECIDES)]
+            conclusion.add(FROZEN + label, {"loss": scores}, "distribution")
             ours = f"{OURS}, task {DECIDES}{label}"
             conclusion.compare(
                 ours,
                 f"{OURS}, task 1{label}",
                 *(f"{name}, task {DECIDES}{label}" for name in series if name != OURS),
                 *(name + label for name in others),
-                "storey 2 frozen at its start" + label,
+                FROZEN + label,
             )
             conclusion.notes += _in_percent(series, label)
             conclusion.figures[f"tasks{len(conclusion.figures)}"] = Curves(

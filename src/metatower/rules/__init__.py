@@ -8,8 +8,10 @@ from metatower.rules.learned import Coordinatewise as Coordinatewise
 from metatower.rules.learned import learned_lstm as learned_lstm
 from metatower.rules.learned import learned_mlp as learned_mlp
 from metatower.rules.online import online as online
+from metatower.rules.preconditioner import kronecker as kronecker
 from metatower.rules.sgd import momentum as momentum
 from metatower.rules.sgd import sgd as sgd
+from metatower.rules.task_conditioned import task_conditioned as task_conditioned
 from metatower.rules.wrappers import anneal as anneal
 from metatower.rules.wrappers import clip as clip
 from metatower.rules.wrappers import from_optax as from_optax

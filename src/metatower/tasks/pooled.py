@@ -14,7 +14,7 @@ class Pooled(Tasks):
     They come from both of the member's pools, the one that a run learns from and the one that it is judged on.
 
     Args:
-        family: tasks whose support and query are themselves `Tasks`, of the same structure.
+        family: tasks whose support and query are themselves `Tasks`; of one structure, or at least with tasks of one.
     """
 
     family: Tasks
@@ -28,7 +28,13 @@ class Pooled(Tasks):
         def chosen(one, other):
             return one if one is other else jnp.where(first, one, other)
 
-        return jax.tree.map(chosen, member.support, member.query).sample(key_task)
+        if _kind(member.support) == _kind(member.query):
+            return jax.tree.map(chosen, member.support, member.query).sample(key_task)
+        return jax.tree.map(chosen, member.support.sample(key_task), member.query.sample(key_task))
+
+
+def _kind(tasks: Tasks) -> tuple:
+    return jax.tree.structure(tasks), [jnp.shape(leaf) for leaf in jax.tree.leaves(tasks)]
 
 
 class Mismatched(Tasks):

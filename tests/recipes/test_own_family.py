@@ -1,0 +1,164 @@
+"""A family from a Python file: what works, and what is said of files that do not."""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+from metatower.core.errors import UserError
+from metatower.evaluation.episodes import evaluate
+from metatower.recipes.families import FAMILIES, recipe_for
+from metatower.recipes.own_family import read
+from metatower.training.progress import Silent
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "06_your_own_family.py"
+FUNCTIONS = """
+from metatower.tasks.functions import FunctionFamily
+def family(split):
+    return FunctionFamily(("step",) if split == "test" else ("polynomial",), 4, 6)
+"""
+TWO = """
+import jax, jax.numpy as jnp
+from metatower import Task, Tasks
+from metatower.nets import Examples
+class Points(Tasks):
+    a: jax.Array
+    def sample(self, key):
+        x = jax.random.normal(key, (8, *SHAPE))
+        y = TARGET
+        return Task(Examples(x[:4], y[:4], WAYS), Examples(x[4:], y[4:], WAYS))
+class Family(Tasks):
+    a: jax.Array
+    def sample(self, key):
+        a = self.a * jax.random.normal(key)
+        return Task(Points(a), Points(a))
+def family(split):
+    return Family(jnp.ones(()))
+"""
+
+
+def two(shape="(3,)", target="self.a * x[:, :2]", ways=None, more="") -> str:
+    text = TWO.replace("SHAPE", shape).replace("TARGET", target).replace(", WAYS", f", ways={ways}" if ways else "")
+    return text + more
+
+
+# the two pools differ in what is no array
+POOLS = (
+    two(target="(1 + self.pool) * x[:, :2]")
+    .replace(
+        "    a: jax.Array\n    def sample(self, key):\n        x",
+        """\
+    a: jax.Array
+    pool: int = eqx.field(static=True)
+    def sample(self, key):
+        x""",
+    )
+    .replace("Task(Points(a), Points(a))", "Task(Points(a, 0), Points(a, 1))")
+    .replace("import jax,", "import equinox as eqx, jax,")
+)
+
+
+def file(tmp_path, text: str) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs", "outputs"),
+    [
+        (EXAMPLE.read_text(), 1, 1),
+        (FUNCTIONS, 1, 1),
+        (two(), 3, 2),
+        (two(target="(x[:, 0] > self.a).astype(int)", ways="jnp.ones(2, bool)"), 3, 2),
+        (POOLS, 3, 2),
+    ],
+    ids=["example", "functions", "vectors", "labels", "pools"],
+)
+def test_a_family_is_read_and_every_recipe_builds_on_it(text, inputs, outputs, tmp_path):
+    own = read(file(tmp_path, text))
+    assert (own.inputs, own.outputs) == (inputs, outputs)
+    assert own.ways == (2 if "ways=" in text else None)
+    for family in FAMILIES.values():
+        recipe = recipe_for(family.recipe, own, **family.options)
+        learner, data = recipe.build()
+        assert data is own.splits["train"]
+        assert recipe.family("validation") is own.splits["validation"]
+        state = jax.eval_shape(lambda key, learner=learner: learner.start(key=key), jax.random.key(0))
+        after = jax.eval_shape(lambda s, k, t=learner, d=data: t.step(s, d, key=k), state, jax.random.key(1))
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
+def test_the_file_may_choose_the_network(tmp_path):
+    own = read(file(tmp_path, FUNCTIONS + "hidden = (7, 5)\n"))
+    assert [layer.bias.size for layer in own.objective(0, (40,)).net.layers] == [7, 5, 1]
+    net = """
+from metatower.nets import MLP, Supervised, squared_error
+class Flat(MLP):
+    def __call__(self, x):
+        return super().__call__(x.reshape(len(x), -1))
+def objective(seed):
+    return Supervised(Flat((4, 3, 1), key=jax.random.key(seed)), squared_error)
+"""
+    own = read(file(tmp_path, two("(2, 2)", "self.a * x[:, 0, :1]", more=net)))
+    assert [layer.bias.size for layer in own.objective(0, (40,)).net.layers] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "is no file"),
+        ("def family(split", r"cannot be run: SyntaxError.*line 1"),
+        ("import metatower\n1 / 0\n", r"cannot be run: ZeroDivisionError: division by zero \(line 2\)"),
+        ("raise SystemExit(0)\n", "cannot be run: SystemExit"),
+        ("families = 3\n", "has no function `family`. Expected `def family"),
+        ("family = 3\n", "has no function `family`"),
+        ("def family():\n    return 1\n", r"family\('train'\) raised TypeError"),
+        ("def family(split):\n    raise KeyError(split)\n", r"family\('train'\) raised KeyError.*line 2"),
+        ("def family(split):\n    pass\n", "returned nothing; expected a `metatower.Tasks`"),
+        ("def family(split):\n    return [1]\n", "returned a list; expected a `metatower.Tasks`"),
+        (FUNCTIONS.replace("return", "return 3 if split == 'test' else"), r"family\('test'\) returned an int"),
+        (
+            "from metatower.tasks.functions import Sinusoids\ndef family(split):\n    return Sinusoids()\n",
+            "the support of a task is an Examples, not a `Tasks` of its own",
+        ),
+        (two(target="x[:, 0]"), r"targets have shape \(4,\)"),
+        (two(target="x[:, :1] / 0"), "not finite"),
+        (two().replace("jax.random.normal(key, (8,", "jnp.ones((8,"), "the same task for every key"),
+        (two("(2, 2)"), r"inputs of shape \(2, 2\).*objective\(seed\)"),
+        (two(target="(x[:, 0] > self.a).astype(int)"), r"labels whose number.*objective\(seed\)"),
+        (two(target="float(self.a) * x[:, :1]"), "raised ConcretizationTypeError.*pure function that JAX can trace"),
+        (FUNCTIONS + "hidden = 40\n", "expected `hidden` as units"),
+        (FUNCTIONS + "def objective(seed):\n    return None\n", "the network cannot be used on its tasks"),
+        (
+            two().replace("def family(split):\n", "def family(split):\n    if split == 'test': return Other()\n")
+            + "class Other(Tasks):\n    def sample(self, key):\n"
+            "        from metatower.tasks.functions import Sinusoids\n        return Task(Sinusoids(), Sinusoids())\n",
+            "one network has to serve both",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(text, words, tmp_path):
+    path = tmp_path / "nowhere.py" if text is None else file(tmp_path, text)
+    with pytest.raises(UserError, match=words) as found:
+        read(path)
+    assert "\n" not in str(found.value).strip()
+
+
+def test_other_places_are_refused(tmp_path):
+    with pytest.raises(UserError, match="is a folder"):
+        read(tmp_path)
+    other = tmp_path / "family.txt"
+    other.write_text("x")
+    with pytest.raises(UserError, match="not a Python file"):
+        read(other)
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_where_tasks_have_labels_prototypes_compete(tmp_path):
+    own = read(file(tmp_path, two(target="(x[:, 0] > self.a).astype(int)", ways="jnp.ones(2, bool)")))
+    recipe = recipe_for(FAMILIES["meta-optimisation"].recipe, own)
+    learner = recipe.prototypical(2, tmp_path, Silent())
+    assert (learner.height, learner.steps) == (1, 0)
+    judged = evaluate(learner, own.splits["test"], episodes=2, seed=0, chunk=2)
+    assert set(judged) == {"loss", "accuracy"}
