@@ -16,6 +16,8 @@ from collections.abc import Callable
 from metatower.core import Descend
 from metatower.learners.anil import anil as anil
 from metatower.learners.fomaml import fomaml as fomaml
+from metatower.learners.guided import Guided as Guided
+from metatower.learners.guided import Steered as Steered
 from metatower.learners.imaml import ImplicitMAML as ImplicitMAML
 from metatower.learners.leo import LEO as LEO
 from metatower.learners.leo import leo as leo

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from metatower.core import Descend, Learner, Metrics, Rule, Scored, State, Task, Tasks, pick, put, run
+from metatower.core import Descend, Learner, Metrics, Rule, Scored, State, Task, Tasks, pick, run
 from metatower.core.keys import fork
 from metatower.nets.controller import EXPLORE, PER_BIN, POLISH, ROUTINES, Controller, Option, Seen
 from metatower.nets.policy import Categorical
@@ -21,7 +21,7 @@ LIMIT = 4.0
 POLISHING = 0.3
 """The factor of the outer rate while polishing."""
 WORST, BEST = 5.0, -30.0
-"""Bounds of the reward's log-ratio: a run that diverged, to whatever extent, counts as e⁵ times worse than its start."""
+"""Bounds of the reward's log-ratio: a run that diverged, to whatever extent, counts as e⁵ times worse than at first."""
 EPS = 1e-12
 SHORT, LONG = 0.5, 0.2
 """How fast the averages forget."""
@@ -95,8 +95,8 @@ class Guided(Learner):
 
     A semi-Markov decision process whose environment is the run itself. A *step* is one meta-step. Every `every` of them
     the manager picks an option: a routine, the number of inner steps, and a distribution over the bins of the tasks
-    (`tasks.binned`); the worker changes the logarithms of inner rate, outer rate and proximal weight, by at most ½ each.
-    The meta-gradient is exact. Both see losses and gradients of the training tasks alone (`nets.controller.Seen`).
+    (`tasks.binned`); the worker changes the logarithms of inner rate, outer rate and proximal weight, each by
+    at most ½. The meta-gradient is exact. Both see losses and gradients of the training tasks alone (`nets.controller.Seen`).
 
     The policy's weights are leaves, and lifting this learner trains them: on what finished runs are worth, without a
     derivative through the run (`gradients.Evolution`; `gradients.ScoreFunction` for a controller that `explores`). With
@@ -157,7 +157,9 @@ class Guided(Learner):
             return jnp.zeros(shape, self.logs.dtype)
 
         first = jnp.zeros((), jnp.int32)
-        seen = Seen(nought(self.numbers), nought(self.bins, PER_BIN), jnp.zeros(self.batch, jnp.int32), nought(self.batch))
+        seen = Seen(
+            nought(self.numbers), nought(self.bins, PER_BIN), jnp.zeros(self.batch, jnp.int32), nought(self.batch)
+        )
         option = Option(nought(self.bins), first, first)
         return Guiding(
             leaves, self.rule.start(leaves), zeros, self.logs, self.controller.start(), option, seen,
@@ -166,7 +168,9 @@ class Guided(Learner):
 
     def update(self, state: Guiding, data: Tasks, *, key: PRNGKeyArray) -> tuple[Guiding, Metrics]:
         if isinstance(data, Binned) and data.bins != self.bins:
-            raise ValueError(f"Guided: expected tasks of {self.bins} bins, got {data.bins}. Make it with bins={data.bins}.")
+            raise ValueError(
+                f"Guided: expected tasks of {self.bins} bins, got {data.bins}. Make it with bins={data.bins}."
+            )
         keys = fork(key, 4)
         memory, option, drawn = self._managed(state, keys[0])
         changes, drawn_rates = self.controller.work(memory, state.seen, option, key=keys[1])
@@ -355,4 +359,3 @@ def _each_dot(one: list[Array], other: list[Array]) -> Float[Array, " task"]:
 def _root(square: Array) -> Array:
     """Its derivative is finite at nought."""
     return jnp.sqrt(square + EPS**2)
-

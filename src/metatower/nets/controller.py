@@ -93,7 +93,7 @@ class ManagerWorker(Controller):
     change: Linear
     reflex: Float[Array, "input change"]
     log_scale: Float[Array, " change"]
-    default: int = eqx.field(static=True)
+    default: Int[Array, ""]
     explores: bool = eqx.field(static=True, default=False)
     prefers: float = eqx.field(static=True, default=1.0)
     unit: float = eqx.field(static=True, default=4.0)
@@ -125,7 +125,8 @@ class ManagerWorker(Controller):
         self.change = Linear(hidden, len(CHANGES), key=keys[5], scale=0.0)
         self.reflex = jnp.zeros((inputs, len(CHANGES)))
         self.log_scale = jnp.full(len(CHANGES), jnp.log(scale))
-        self.default, self.explores, self.prefers, self.unit = default, explores, prefers, unit
+        self.default = jnp.asarray(default)
+        self.explores, self.prefers, self.unit = explores, prefers, unit
 
     def start(self) -> Float[Array, " unit"]:
         return self.manager.start()

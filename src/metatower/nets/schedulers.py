@@ -7,7 +7,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metatower.nets.controller import CHANGES, EXPLORE, FOCUS, Changed, Chosen, Controller, Option, Seen
 
-
 PROGRESS = 7
 """Which of the numbers seen of a bin is its progress."""
 
@@ -92,4 +91,3 @@ class Exp3(Controller):
         sums = sums + self.rate * (earned / chance[seen.drawn]) @ picked / len(earned)
         chance = (1 - self.mixed) * jax.nn.softmax(sums) + self.mixed / self.bins
         return (sums, chance), Option(jnp.log(chance), jnp.array(self.inner), jnp.array(FOCUS)), jnp.zeros(())
-

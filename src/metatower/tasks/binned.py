@@ -41,15 +41,17 @@ def sample_from(tasks: Tasks, which: Int[Array, ""], key: PRNGKeyArray) -> Task:
 class CorruptedSources(Binned):
     """Tasks from several sources, some of which deliver wrong support sets.
 
-    A task of a bin is corrupted with the bin's probability: its support set is then that of another task of the same
+    A task of a bin is corrupted with the bin's probability: its support set is then that of a task of another
     distribution, while its query is what it was. Who trains on it learns not to trust a support set.
 
     Args:
         tasks: the distribution.
+        others: where wrong support sets come from; of the same structure.
         chance: of each bin, that a task is corrupted.
     """
 
     tasks: Tasks
+    others: Tasks
     chance: Float[Array, " bin"]
 
     @property
@@ -58,7 +60,7 @@ class CorruptedSources(Binned):
 
     def sample_from(self, which: Int[Array, ""], key: PRNGKeyArray) -> Task:
         key_task, key_other, key_chance = fork(key, 3)
-        task, other = self.tasks.sample(key_task), self.tasks.sample(key_other)
+        task, other = self.tasks.sample(key_task), self.others.sample(key_other)
         (chance,) = uniforms(key_chance, ())
         wrong = chance < self.chance[which]
         support = jax.tree.map(lambda mine, its: jnp.where(wrong, its, mine), task.support, other.support)
@@ -89,9 +91,10 @@ class CorruptedFamily(Tasks):
         self.family, self.shares, self.bins = family, jnp.asarray(shares, float), bins
 
     def sample(self, key: PRNGKeyArray) -> Task:
-        key_member, key_own = fork(key, 2)
-        member = self.family.sample(key_member)
+        key_member, key_other, key_own = fork(key, 3)
+        member, other = self.family.sample(key_member), self.family.sample(key_other).support
         chance, order = uniforms(key_own, (), (self.bins,))
         share = self.shares[integer(chance, len(self.shares))]
         wrong = jnp.clip(share * self.bins - ranks(order), 0.0, 1.0)
-        return Task(CorruptedSources(member.support, wrong), CorruptedSources(member.query, jnp.zeros_like(wrong)))
+        clean = jnp.zeros_like(wrong)
+        return Task(CorruptedSources(member.support, other, wrong), CorruptedSources(member.query, other, clean))
