@@ -6,8 +6,8 @@ other distributions than it is judged on:
 - "tasks": a share q of the bins delivers pure noise, gradients of mean zero. Who never takes one of them needs
   1 − q times the meta-steps of who takes all bins in turn. Only the manager's choice of bins and routine is learned.
 - "inner rate": linear regression with one inner step from the mean of the weights. With K shots in d dimensions,
-  weights of standard deviation s_w and noise s, the best rate is a* = K s_w² / ((K + d + 1) s_w² + s²). All four differ from
-  distribution to distribution, so that every static rate loses something. Only the worker is learned.
+  weights of standard deviation s_w and noise s, the best rate is a* = K s_w² / ((K + d + 1) s_w² + s²). All four differ
+  from distribution to distribution, so that every static rate loses something. Only the worker is learned.
 - "schedule": meta-gradients of a quadratic with noise. With error variance v_0 of the start and noise variance σ² of a
   meta-gradient, the best schedule is β_k = v_k / (v_k + σ²) and ends at 1/v_K = 1/v_0 + K/σ²; the ratio of σ² to v_0
   differs from distribution to distribution, and is not told. The static reference is the best constant rate for all.
@@ -222,7 +222,8 @@ def tasks(quick: bool) -> dict:
         "name": "tasks", "share_of_junk": SHARE, "steps_to_threshold": {n: float(r.mean()) for n, r in rows.items()},
         "ci95": {n: [interval(r).lo, interval(r).hi] for n, r in rows.items()}, "speed_up": float(speed),
         "oracle_speed_up": float(rows["all bins in turn"].mean() / rows["oracle"].mean()),
-        "by_formula": 1 / (1 - SHARE), "share_of_oracle_gain": float(gained), "distributions": 50, "trained_s": round(took, 1),
+        "by_formula": 1 / (1 - SHARE), "share_of_oracle_gain": float(gained), "distributions": 50,
+        "trained_s": round(took, 1),
     }  # fmt: skip
 
 

@@ -96,7 +96,8 @@ class Guided(Learner):
     A semi-Markov decision process whose environment is the run itself. A *step* is one meta-step. Every `every` of them
     the manager picks an option: a routine, the number of inner steps, and a distribution over the bins of the tasks
     (`tasks.binned`); the worker changes the logarithms of inner rate, outer rate and proximal weight, each by
-    at most ½. The meta-gradient is exact. Both see losses and gradients of the training tasks alone (`nets.controller.Seen`).
+    at most ½. The meta-gradient is exact. Both see losses and gradients of the training tasks alone
+    (`nets.controller.Seen`).
 
     The policy's weights are leaves, and lifting this learner trains them: on what finished runs are worth, without a
     derivative through the run (`gradients.Evolution`; `gradients.ScoreFunction` for a controller that `explores`). With
@@ -128,7 +129,7 @@ class Guided(Learner):
 
     learner: Any
     rule: Rule
-    controller: Controller
+    controller: Any  # a Controller, of more parts than its interface
     logs: Float[Array, "3"]
     steps: int = eqx.field(static=True, default=10)
     horizon: int = eqx.field(static=True, default=10)

@@ -46,10 +46,10 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     """A manager and a worker guide MAML on distributions of functions some of whose sources are corrupted.
 
     The tasks of a distribution come from eight sources. Of some sources, which ones is not told, the support sets
-    belong to other functions. Every other meta-step a recurrent manager chooses sources, inner steps and a routine; at every
-    meta-step a worker changes the rates. Their weights are trained by evolution strategies, on what whole runs gain on
-    clean probe tasks. They start as the best static schedule that a random search finds, and ship only if they are
-    better than it on fresh distributions. Judged on tasks of a third pool.
+    belong to other functions. Every other meta-step a recurrent manager chooses sources, inner steps and a routine;
+    at every meta-step a worker changes the rates. Their weights are trained by evolution strategies, on what whole
+    runs gain on clean probe tasks. They start as the best static schedule that a random search finds, and ship only if
+    they are better than it on fresh distributions. Judged on tasks of a third pool.
     """
 
     name: ClassVar[str] = "hierarchical-rl"
@@ -246,7 +246,7 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
         }
         return candidates[self._best(candidates, self.tuned_on, BANDIT_SEED, show, "bandits")]
 
-    def _notes(self, artefact: Guided, best: Guided) -> list[str]:
+    def _notes(self, artefact: Guided, best: Any) -> list[str]:
         resting = all(
             np.array_equal(a, b)
             for a, b in zip(pick(artefact.controller), pick(at_rest(artefact.controller)), strict=True)
