@@ -6,7 +6,8 @@ be lifted.
 `ImplicitMAML` and `LEO` are learners of their own kind, as are those that take no gradient step on a task but fit a
 head to the features of a network (`learners.features`): Prototypical and Matching Networks, R2-D2, plain baselines.
 `RecurrentAdaptation` learns a task by a learned rule, `Lifetime` a distribution by a recurrent memory (storey 1,
-without a gradient), `Guided` a distribution under a policy, and `SelfReferential` a task by a weight matrix that rewrites itself.
+without a gradient), `Guided` a distribution under a policy, and `SelfReferential` a task by a weight matrix that
+rewrites itself.
 Learners that act in worlds (`learners.acting`) are `RL2`, trained by `PPO`, and the agents that it is compared with.
 `maml_rl` learns a world by policy gradients.
 """

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metatower.core import Descend, Learner, Metrics, Rule, Scored, State, Task, Tasks, pick, run
 from metatower.core.keys import fork
-from metatower.nets.controller import EXPLORE, PER_BIN, POLISH, ROUTINES, Controller, Option, Seen
+from metatower.nets.controller import EXPLORE, PER_BIN, POLISH, ROUTINES, Option, Seen
 from metatower.nets.policy import Categorical
 from metatower.tasks.binned import Binned, sample_from
 
