@@ -1,7 +1,7 @@
 """A guide of meta-training where the optimum is known: `python -m benchmarks.white_box [--quick]`.
 
-Three runs whose best guide can be written down, each for a policy that is trained by antithetic evolution strategies on
-other distributions than it is judged on:
+Three runs whose best guide can be written down, each for a policy that is trained on other distributions than it is
+judged on, by antithetic evolution strategies where it chooses bins, by the exact gradient where it moves rates alone:
 
 - "tasks": a share q of the bins delivers pure noise, gradients of mean zero. Who never takes one of them needs
   1 − q times the meta-steps of who takes all bins in turn. Only the manager's choice of bins and routine is learned.
@@ -29,10 +29,11 @@ import numpy as np
 from jaxtyping import Array
 
 from metatower import Descend, Objective, Task, Tasks, adam, anneal, clip, lift, sgd
+from metatower.core import Gradient
 from metatower.core.keys import fork
 from metatower.evaluation import interval
 from metatower.evaluation.episodes import adaptation_scores, episode_keys
-from metatower.gradients import Evolution
+from metatower.gradients import Evolution, Unrolled
 from metatower.learners import Guided
 from metatower.nets.controller import ManagerWorker
 from metatower.nets.schedulers import Schedule
@@ -130,14 +131,14 @@ class Regressions(Tasks):
 
 
 class Regression(Tasks):
-    """Distributions of regressions: 1 to 8 shots, 1 to 4 dimensions, s of 0.1 to 4, s_w of 0.3 to 2."""
+    """Distributions of regressions: 1 to 8 shots, 1 to 4 dimensions, s of 0.1 to 6, s_w of 0.3 to 3."""
 
     def sample(self, key):
         keys = fork(key, 4)
         shots, dimensions = (jax.random.randint(k, (), 1, n + 1) for k, n in zip(keys[:2], (8, 4), strict=True))
         noise, spread = (
             jnp.exp(jax.random.uniform(k, (), minval=np.log(low), maxval=np.log(high)))
-            for k, low, high in zip(keys[2:], (0.1, 0.3), (4.0, 2.0), strict=True)
+            for k, low, high in zip(keys[2:], (0.1, 0.3), (6.0, 3.0), strict=True)
         )
         world = Regressions(shots, dimensions, noise, spread)
         return Task(world, world)
@@ -174,11 +175,11 @@ class Quadratics(Tasks):
         return Task(Noisy(target, sigma), Noisy(target, jnp.zeros(())))
 
 
-def taught(guided: Guided, family: Tasks, parts, steps: int, rate: float, pairs: int, distributions: int):
+def taught(guided: Guided, family: Tasks, parts, steps: int, rate: float, distributions: int, gradient: Gradient):
     """The guided learner with the given parts of its policy trained, and the seconds that took."""
     began = time.perf_counter()
     rule = anneal(clip(adam(rate), 1.0), end=steps)
-    tower = lift(guided, rule, batch=distributions, gradient=Evolution(pairs, 0.1), learn=lambda g: parts(g.controller))
+    tower = lift(guided, rule, batch=distributions, gradient=gradient, learn=lambda g: parts(g.controller))
     return tower.result(train(tower, family, steps=steps, seed=0)).learner, time.perf_counter() - began
 
 
@@ -204,7 +205,13 @@ def tasks(quick: bool) -> dict:
     )  # fmt: skip
     family, clean = Junk(SHARE), Junk(0.0)
     ours, took = taught(
-        guided, family, lambda c: (c.routine, c.look, c.score, c.plain), 40 if quick else 150, 0.05, 8, 4
+        guided,
+        family,
+        lambda c: (c.routine, c.look, c.score, c.plain),
+        40 if quick else 150,
+        0.05,
+        4,
+        Evolution(8, 0.1),
     )
     nothing = Schedule(jnp.array(0), jnp.zeros(3))
     rows = {}
@@ -235,10 +242,16 @@ def inner_rate(quick: bool) -> dict:
     controller = ManagerWorker(24, key=jax.random.key(0), choices=1, default=0)
     guided = Guided(
         Descend(Linear(jnp.zeros(4)), sgd(static)), sgd(0.0), controller, jnp.array([0.0, 0.0, NEVER]), steps=horizon,
-        horizon=horizon, batch=BATCH, bins=1, every=horizon, choices=(1,), rewarded=True, judged=256,
+        horizon=horizon, batch=4 * BATCH, bins=1, every=horizon, choices=(1,), rewarded=True, judged=256,
     )  # fmt: skip
     ours, took = taught(
-        guided, Regression(), lambda c: (c.worker, c.change, c.reflex), 60 if quick else 300, 0.03, 8, 8
+        guided,
+        Regression(),
+        lambda c: (c.worker, c.change, c.reflex),
+        60 if quick else 400,
+        0.03,
+        16,
+        Unrolled(remat=False),
     )
     where, ended = states(ours, Regression(), 500)
     rates = static * np.exp(np.asarray(ended.logs[:, 0]))
@@ -276,7 +289,13 @@ def schedule(quick: bool) -> dict:
         steps=horizon, horizon=horizon, batch=BATCH, bins=1, every=horizon, choices=(1,), rewarded=True, judged=1,
     )  # fmt: skip
     ours, took = taught(
-        guided, Quadratics(), lambda c: (c.worker, c.change, c.reflex), 60 if quick else 300, 0.03, 8, 8
+        guided,
+        Quadratics(),
+        lambda c: (c.worker, c.change, c.reflex),
+        60 if quick else 400,
+        0.03,
+        16,
+        Unrolled(remat=False),
     )
     where, ended = states(ours, Quadratics(), 500)
     errors = jnp.mean((ended.leaves[0] - where.target) ** 2, axis=1)
