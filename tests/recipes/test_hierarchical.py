@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +49,7 @@ def test_in_doubt_the_default_ships(monkeypatch):
     """The gate, both ways: what it decides by is the judge's word alone."""
     recipe = HierarchicalRL(**TINY)
     guided = recipe.guided(recipe.policy())
-    moved = dataclasses.replace(guided.controller, reflex=guided.controller.reflex + 0.1)
+    moved = eqx.tree_at(lambda each: each.reflex, guided.controller, guided.controller.reflex + 0.1)
     guided = dataclasses.replace(guided, controller=moved)
     rng = np.random.default_rng(0)
     for better, ships in ((0.9, True), (1.0, False), (1.1, False)):

@@ -39,7 +39,7 @@ def test_a_distribution_without_bins_is_as_if_all_were_alike():
 
 
 def test_so_many_sources_are_corrupted_and_the_judge_sees_none():
-    for share, wanted in ((0.0, [0, 0, 0, 0]), (0.5, [0, 0, 1, 1]), (0.6, [0, 0, 0.4, 1])):
+    for share, wanted in ((0.0, [0, 0, 0, 0]), (0.5, [0, 0, 1, 1]), (0.6, [0, 0.4, 1, 1])):
         pair = jax.vmap(family(shares=(share,)).sample)(KEYS)
         np.testing.assert_allclose(np.sort(pair.support.chance, axis=1), np.tile(wanted, (len(KEYS), 1)), atol=1e-6)
         assert not np.any(pair.query.chance)

@@ -323,9 +323,8 @@ def shuffled(controller: ManagerWorker, seed: int) -> ManagerWorker:
 def only_the(controller: ManagerWorker, part: str) -> ManagerWorker:
     """The controller of which the other part is at rest."""
     rest = at_rest(controller)
-    if part == "worker":
-        return dataclasses.replace(rest, change=controller.change, reflex=controller.reflex)
-    return dataclasses.replace(controller, change=rest.change, reflex=rest.reflex)
+    one, other = (rest, controller) if part == "worker" else (controller, rest)
+    return eqx.tree_at(lambda each: (each.change, each.reflex), one, (other.change, other.reflex))
 
 
 def traces(guided: Guided, family: Tasks, episodes: int, seed: int) -> dict[str, np.ndarray]:
