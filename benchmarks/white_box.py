@@ -249,7 +249,7 @@ def inner_rate(quick: bool) -> dict:
         Regression(),
         lambda c: (c.worker, c.change, c.reflex),
         60 if quick else 400,
-        0.03,
+        0.004,
         16,
         Unrolled(remat=False),
     )
@@ -293,7 +293,7 @@ def schedule(quick: bool) -> dict:
         Quadratics(),
         lambda c: (c.worker, c.change, c.reflex),
         60 if quick else 400,
-        0.03,
+        0.004,
         16,
         Unrolled(remat=False),
     )

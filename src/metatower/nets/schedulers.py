@@ -62,32 +62,33 @@ class Exp3(Controller):
 
         p = (1 − γ) softmax(S) + γ / bins,    S_b ← S_b + rate · Σ over the tasks of bin b of r / (p_b · tasks)
 
-    The reward r is the *gain* of adaptation, log of the query loss before over after, in [−1, 1] (`by="gain"`), or the
-    *progress*, by how much the bin's loss after adaptation lies below its average so far (`by="progress"`).
+    The reward r is the *gain* of adaptation, the log of the query loss before over after, or (`progress` of 1) by how
+    much the log of the bin's loss after adaptation lies below its average so far; in [−1, 1].
 
     Differs from the papers in: several tasks per step; rewards are clipped, not rescaled by quantiles.
 
     Args:
-        rate: of S; γ is `mixed`.
+        rate: of S.
+        mixed: γ.
+        progress: what progress counts in the reward, and 1 − `progress` what the gain does.
+        bins: how many.
+        inner: which of the numbers of inner steps.
     """
 
     rate: Float[Array, ""]
     mixed: Float[Array, ""]
+    progress: Float[Array, ""]
+    inner: Int[Array, ""]
     bins: int = eqx.field(static=True)
-    inner: int = eqx.field(static=True, default=1)
-    by: str = eqx.field(static=True, default="gain")
-
-    def __check_init__(self):
-        if self.by not in ("gain", "progress"):
-            raise ValueError(f'Exp3: expected by="gain" or by="progress", got {self.by!r}.')
 
     def start(self) -> tuple[Array, Array]:
         return jnp.zeros(self.bins), jnp.full(self.bins, 1 / self.bins)
 
     def manage(self, memory: tuple[Array, Array], seen: Seen, *, key: PRNGKeyArray) -> Chosen:
         sums, chance = memory
-        earned = jnp.clip(seen.gain if self.by == "gain" else seen.bins[seen.drawn, PROGRESS], -1.0, 1.0)
+        rewards = self.progress * seen.bins[seen.drawn, PROGRESS] + (1 - self.progress) * seen.gain
+        earned = jnp.clip(rewards, -1.0, 1.0)
         picked = jax.nn.one_hot(seen.drawn, self.bins, dtype=sums.dtype)
         sums = sums + self.rate * (earned / chance[seen.drawn]) @ picked / len(earned)
         chance = (1 - self.mixed) * jax.nn.softmax(sums) + self.mixed / self.bins
-        return (sums, chance), Option(jnp.log(chance), jnp.array(self.inner), jnp.array(FOCUS)), jnp.zeros(())
+        return (sums, chance), Option(jnp.log(chance), self.inner, jnp.array(FOCUS)), jnp.zeros(())

@@ -87,7 +87,7 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     pooled_extra: int = 20_000
     searched: int = 100
     searched_on: int = 40
-    tuned_on: int = 60
+    tuned_on: int = 40
 
     def check(self) -> None:
         super().check()
@@ -216,7 +216,8 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
         if not isinstance(learner, Guided):
             return super()._judge(learner, family, episodes, seed, show, title, judged)
         learner = dataclasses.replace(learner, judged=judged or self.final_judged)
-        return evaluate(learner, family, episodes=episodes, seed=seed, chunk=CHUNK, show=show, title=title)
+        chunk = min(CHUNK, self.searched_on)  # one shape for searches and verdicts: one program
+        return evaluate(learner, family, episodes=episodes, seed=seed, chunk=chunk, show=show, title=title)
 
     def _best_static(self, maml: Descend, count: int, folder: Path, show: Progress) -> tuple[list[float], int]:
         """The best of so many static schedules on validation distributions; the first is what was given."""
@@ -238,11 +239,13 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     def _bandit(self, best: Guided, inner: int, show: Progress) -> Guided:
         """The bandit at the best static rates, with the rate and the reward that are best on validation."""
         candidates = {
-            (rate, by): dataclasses.replace(
-                best, controller=Exp3(jnp.array(rate), jnp.array(BANDIT_MIXED), self.bins, inner, by), every=1
+            (rate, progress): dataclasses.replace(
+                best,
+                controller=Exp3(*map(jnp.array, (rate, BANDIT_MIXED, progress, inner)), self.bins),
+                every=1,
             )
             for rate in BANDIT_RATES
-            for by in ("gain", "progress")
+            for progress in (0.0, 1.0)
         }
         return candidates[self._best(candidates, self.tuned_on, BANDIT_SEED, show, "bandits")]
 
