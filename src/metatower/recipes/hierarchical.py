@@ -61,7 +61,7 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     """Antithetic pairs of policies per storey-2 step."""
     sigma: float = 0.1
     """Standard deviation of the perturbations of the policy's weights."""
-    policy_rate: float = 0.03
+    policy_rate: float = 0.015
     """Storey 2's Adam step size for the policy's weights."""
     every: int = 2
     """Meta-steps per option of the manager."""
