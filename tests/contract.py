@@ -30,7 +30,8 @@ from metatower import (
     rates_for,
     sgd,
 )
-from metatower.core import Gradient, Rule
+from metatower.core import Gradient, Rule, pick, put
+from metatower.core.keys import fork
 from metatower.envs import Discrete, Environment, Step, Worlds
 from metatower.gradients import (
     NRES,
@@ -52,6 +53,7 @@ from metatower.learners import (
     PPO,
     R2D2,
     FullContext,
+    Guided,
     ImplicitMAML,
     LogisticRegression,
     MatchingNetwork,
@@ -86,6 +88,7 @@ from metatower.nets import (
     cross_entropy,
     learned_loss,
 )
+from metatower.nets.controller import ManagerWorker
 from metatower.rules import kronecker, learned_lstm, learned_mlp, online, only, task_conditioned
 
 
@@ -272,6 +275,17 @@ def adaptation() -> RecurrentAdaptation:
     return eqx.tree_at(lambda learner: (learner.head, learner.shift), fresh, says)
 
 
+def guided(explores: bool = False, **options) -> Guided:
+    """A run that is guided by a policy whose heads say something."""
+    policy = ManagerWorker(25, key=key(13), choices=2, default=1, size=2, hidden=2, explores=explores)
+    said = [0.3 * jax.random.normal(k, leaf.shape) for k, leaf in zip(fork(key(14), 20), pick(policy), strict=False)]
+    logs = jnp.array([0.1, -0.1, -2.0])
+    return Guided(
+        maml(curve(), number(0.2), steps=2), sgd(number(0.1)), put(policy, said), logs, steps=2, horizon=2, batch=2,
+        bins=2, every=1, choices=(1, 2), judged=2, **options,
+    )  # fmt: skip
+
+
 LEARNERS: dict[str, Callable[[], Learner]] = {
     "maml": lambda: maml(curve(), number(0.2), steps=2),
     "anil": lambda: anil(curve(), lambda o: o.b, number(0.2), steps=2),
@@ -288,6 +302,9 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
         adaptation(), 2, key=key(11), encode=SetEncoder(1, 1, (2,), key=key(12)), judged=2
     ),
     "lifetime, two tasks a step": lambda: lifetime(adaptation(), 2, key=key(11), tasks=2),
+    "guided": lambda: guided(),
+    "guided, as it is trained": lambda: guided(explores=True, rewarded=True, cost=0.1),
+    "steered": lambda: guided().result(guided().start(key=key(0))),
     "a learner without gradient": lambda: Memory(number(0.3), number(2.0)),
 }
 

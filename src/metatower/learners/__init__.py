@@ -6,7 +6,8 @@ be lifted.
 `ImplicitMAML` and `LEO` are learners of their own kind, as are those that take no gradient step on a task but fit a
 head to the features of a network (`learners.features`): Prototypical and Matching Networks, R2-D2, plain baselines.
 `RecurrentAdaptation` learns a task by a learned rule, `Lifetime` a distribution by a recurrent memory (storey 1,
-without a gradient), and `SelfReferential` a task by a weight matrix that rewrites itself.
+without a gradient), `Guided` a distribution under a policy, and `SelfReferential` a task by a weight matrix that
+rewrites itself.
 Learners that act in worlds (`learners.acting`) are `RL2`, trained by `PPO`, and the agents that it is compared with.
 `maml_rl` learns a world by policy gradients.
 """
@@ -16,6 +17,8 @@ from collections.abc import Callable
 from metatower.core import Descend
 from metatower.learners.anil import anil as anil
 from metatower.learners.fomaml import fomaml as fomaml
+from metatower.learners.guided import Guided as Guided
+from metatower.learners.guided import Steered as Steered
 from metatower.learners.imaml import ImplicitMAML as ImplicitMAML
 from metatower.learners.leo import LEO as LEO
 from metatower.learners.leo import leo as leo

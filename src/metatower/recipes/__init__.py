@@ -6,6 +6,7 @@ from metatower.core.errors import UserError
 from metatower.recipes.base import Recipe as Recipe
 from metatower.recipes.embeddings import Matching, Prototypical, Ridge
 from metatower.recipes.gradient_based import MAML, FirstOrderMAML, MetaSGD, ReptileRecipe
+from metatower.recipes.hierarchical import HierarchicalRL
 from metatower.recipes.learned_outer_rule import LearnedOuterRule
 from metatower.recipes.maml_glyphs import MAMLGlyphs
 from metatower.recipes.maml_navigation import MAMLNavigation
@@ -25,6 +26,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "optimised-maml-functions": OptimisedMAMLFunctions,
     "recurrent-memory": RecurrentMemory,
     "learned-outer-rule": LearnedOuterRule,
+    "hierarchical-rl": HierarchicalRL,
     "maml-glyphs": MAMLGlyphs,
     "maml-sinusoid": MAMLSinusoid,
     "prototypical": Prototypical,

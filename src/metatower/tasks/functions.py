@@ -88,17 +88,18 @@ class FunctionTasks(Tasks):
     shift: Float[Array, ""]
     noise: Float[Array, ""]
     pool: Int[Array, ""]
-    """0 or 1: which half of the phases; the two halves share no task."""
+    """0, 1, ...: which of the parts that the phases are dealt to; no two of them share a task."""
     kinds: tuple[str, ...] = eqx.field(static=True)
     shots: int = eqx.field(static=True)
     queries: int = eqx.field(static=True)
+    pools: int = eqx.field(static=True, default=2)
 
     def sample(self, key: PRNGKeyArray) -> Task:
         own, x, noise = uniforms(key, (4,), (self.shots + self.queries, 1), (self.shots, 1))
         amplitude = self.amplitude * (0.8 + 0.4 * own[0])
         frequency = self.frequency * (0.95 + 0.1 * own[1])
-        # sixteen slices of the phase circle, dealt to the two pools in turn
-        phase = (2 * integer(own[2], 8) + self.pool + own[3]) / 16
+        # eight slices of the phase circle for each pool, dealt to them in turn
+        phase = (self.pools * integer(own[2], 8) + self.pool + own[3]) / (8 * self.pools)
         x = HALF_WIDTH * (2 * x - 1)
         waves = [lambda x, wave=WAVES[kind]: wave(x, frequency, phase) for kind in self.kinds]
         y = self.offset + amplitude * jax.lax.switch(self.kind, waves, x - self.shift)
@@ -116,6 +117,8 @@ class FunctionFamily(Tasks):
         kinds: names from `WAVES`; one of them per distribution.
         shots, queries: examples per task.
         amplitude, frequency, offset, shift, noise: least and largest value of each.
+        pools: how many pools there are: more than two for a family that is judged on several occasions.
+        judges: the pool that a distribution is judged on; it is learned from pool 0.
     """
 
     amplitude: Float[Array, "2"]
@@ -126,6 +129,8 @@ class FunctionFamily(Tasks):
     kinds: tuple[str, ...] = eqx.field(static=True)
     shots: int = eqx.field(static=True)
     queries: int = eqx.field(static=True)
+    pools: int = eqx.field(static=True)
+    judges: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -137,13 +142,17 @@ class FunctionFamily(Tasks):
         offset: tuple[float, float] = (-1.0, 1.0),
         shift: tuple[float, float] = (-1.0, 1.0),
         noise: tuple[float, float] = (0.0, 0.3),
+        pools: int = 2,
+        judges: int = 1,
     ):
         unknown = sorted(set(kinds) - set(WAVES))
         if unknown or not kinds:
             raise ValueError(f"FunctionFamily: expected kinds from {sorted(WAVES)}, got {list(kinds)}.")
         if shots < 1 or queries < 1:
             raise ValueError(f"FunctionFamily: expected at least one shot and one query, got {shots} and {queries}.")
-        self.kinds, self.shots, self.queries = tuple(kinds), shots, queries
+        if not 1 <= judges < pools:
+            raise ValueError(f"FunctionFamily: expected judges from 1 to pools - 1, got {judges} and {pools} pools.")
+        self.kinds, self.shots, self.queries, self.pools, self.judges = tuple(kinds), shots, queries, pools, judges
         self.amplitude, self.frequency = jnp.asarray(amplitude), jnp.asarray(frequency)
         self.offset, self.shift, self.noise = jnp.asarray(offset), jnp.asarray(shift), jnp.asarray(noise)
 
@@ -155,10 +164,16 @@ class FunctionFamily(Tasks):
 
         def pool(number):
             return FunctionTasks(
-                kind=kind, pool=jnp.array(number), kinds=self.kinds, shots=self.shots, queries=self.queries, **drawn
+                kind=kind,
+                pool=jnp.array(number),
+                kinds=self.kinds,
+                shots=self.shots,
+                queries=self.queries,
+                pools=self.pools,
+                **drawn,
             )
 
-        return Task(pool(0), pool(1))
+        return Task(pool(0), pool(self.judges))
 
 
 def _between(bounds: Float[Array, "2"], share: Float[Array, ""]) -> Float[Array, ""]:

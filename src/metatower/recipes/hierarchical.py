@@ -1,0 +1,361 @@
+"""Hierarchical reinforcement learning: a policy guides meta-training on distributions with corrupted sources."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metatower.core import Descend, Learner, State, Tasks, lift, pick, put
+from metatower.evaluation.acceptance import accepted
+from metatower.evaluation.conclusion import Conclusion, Curves, Scores
+from metatower.evaluation.episodes import episode_keys, evaluate
+from metatower.evaluation.statistics import interval
+from metatower.gradients import Evolution
+from metatower.learners import Guided
+from metatower.nets.controller import Controller, ManagerWorker, at_rest
+from metatower.nets.schedulers import Exp3, RandomChoice, Schedule
+from metatower.recipes.maml_baselines import CHUNK, SEARCH_SEED, MAMLBaselines
+from metatower.recipes.on_functions import OnFunctions
+from metatower.rules import adam, anneal, clip, momentum, sgd
+from metatower.tasks.binned import CorruptedFamily
+from metatower.tasks.functions import FunctionFamily
+from metatower.training.files import read_json, write_json
+from metatower.training.progress import Progress
+
+OURS = "hierarchical RL"
+STATIC, BANDIT, REST = "best static schedule", "learning-progress bandit", "controller frozen at its start"
+KINDS = ("sinusoid", "triangle", "square")
+PROBE, JUDGED = 1, 2
+"""The pools that rewards and verdicts come from; tasks to learn from are of pool 0."""
+CHOICES, DEFAULT_CHOICE = (1, 3, 5), 1
+LOWEST, HIGHEST = (-1.5, -3.0, -9.0), (2.0, 2.0, -1.0)
+"""Between which the random search draws the logs of the factors of inner and outer rate, and of the proximal weight."""
+GATE_SEED, BANDIT_SEED = 303, 404
+STATIC_FILE = "static.json"
+TOP_CLIP = 1.0
+BANDIT_RATES, BANDIT_MIXED = (0.3, 1.0, 3.0), 0.1
+
+
+@dataclass(frozen=True)
+class HierarchicalRL(OnFunctions, MAMLBaselines):
+    """A manager and a worker guide MAML on distributions of functions some of whose sources are corrupted.
+
+    The tasks of a distribution come from eight sources. Of some sources, which ones is not told, the support sets
+    belong to other functions. Every other meta-step a recurrent manager chooses sources, inner steps and a routine;
+    at every meta-step a worker changes the rates. Their weights are trained by evolution strategies, on what whole
+    runs gain on clean probe tasks. They start as the best static schedule that a random search finds, and ship only if
+    they are better than it on fresh distributions. Judged on tasks of a third pool.
+    """
+
+    name: ClassVar[str] = "hierarchical-rl"
+
+    steps: int = 120
+    distributions: int = 4
+    """Distributions per storey-2 step; on each, one run for either side of every pair."""
+    pairs: int = 8
+    """Antithetic pairs of policies per storey-2 step."""
+    sigma: float = 0.1
+    """Standard deviation of the perturbations of the policy's weights."""
+    policy_rate: float = 0.015
+    """Storey 2's Adam step size for the policy's weights."""
+    every: int = 2
+    """Meta-steps per option of the manager."""
+    bins: int = 8
+    """Sources of a distribution."""
+    shares: tuple[float, ...] = (0.0, 0.25, 0.5)
+    """Shares of corrupted sources in training."""
+    held_out_share: float = 0.6
+    """Share of corrupted sources that no training distribution has."""
+    noise: float = 0.3
+    """Largest noise of the support targets in training; held out are values up to 0.2 higher."""
+    cost: float = 0.0
+    """What a gradient evaluation costs, in units of log loss."""
+    static_searched: int = 60
+    """Static schedules that are tried for the start."""
+    gate: int = 150
+    """Validation distributions on which the policy has to be better than its start."""
+    inner_rate: float = 0.02
+    outer_rate: float = 0.01
+    outer_clip: float = 10.0
+    outer_decay: float = 0.5
+    pooled_steps: int = 20_000
+    pooled_extra: int = 20_000
+    searched: int = 100
+    searched_on: int = 40
+    tuned_on: int = 40
+
+    def check(self) -> None:
+        super().check()
+        nought = ("outer_decay", "cost", "held_out_share", "noise")
+        for field in dataclasses.fields(self):
+            if isinstance(getattr(self, field.name), float) and field.name not in nought:
+                self.above_zero(field.name)
+            elif field.type is int and field.name not in ("seed", "steps", "pooled_steps", "pooled_extra"):
+                self.at_least_one(field.name)
+
+    def corrupted(self, shares: tuple[float, ...], pool: int, kinds=KINDS, noise: float = 0.0) -> CorruptedFamily:
+        """A family with these shares of corrupted sources, judged on tasks of this pool; `noise` is added."""
+        family = FunctionFamily(
+            kinds, self.shots, self.queries, frequency=self.frequency, noise=(noise, self.noise + noise), pools=3,
+            judges=pool,
+        )  # fmt: skip
+        return CorruptedFamily(family, shares, self.bins)
+
+    def family(self, split: str) -> Tasks:
+        if split == "test":
+            return self.corrupted((self.held_out_share,), JUDGED, noise=0.2)
+        return self.corrupted(self.shares, PROBE)
+
+    def judged_on(self) -> dict[str, Tasks]:
+        highest = max(self.shares)
+        return {
+            " (no source corrupted)": self.corrupted((0.0,), JUDGED),
+            f" ({highest:.0%} of sources corrupted)": self.corrupted((highest,), JUDGED),
+            f" ({self.held_out_share:.0%} of sources corrupted, more noise)": self.held_out(),
+            f" (held-out kinds, {highest:.0%} corrupted)": self.corrupted((highest,), JUDGED, ("sawtooth", "bumps")),
+        }
+
+    def guided(self, controller: Controller, maml: Descend | None = None, logs: Any = (0.0, 0.0, -9.0)) -> Guided:
+        """Storey 1 under this controller, from the weights of `maml` and these defaults."""
+        return Guided(
+            maml or self.maml(), clip(momentum(self.outer_rate, self.outer_decay), self.outer_clip), controller,
+            jnp.asarray(logs, jnp.float32), steps=self.meta_steps, horizon=self.meta_steps, batch=self.meta_batch,
+            bins=self.bins, every=self.every, choices=CHOICES, judged=self.judged, cost=self.cost,
+        )  # fmt: skip
+
+    def policy(self, default: int = DEFAULT_CHOICE) -> ManagerWorker:
+        """A policy that leaves everything at its default."""
+        numbers = self.guided(static(default)).numbers
+        return ManagerWorker(numbers, key=jax.random.key(self.seed), choices=len(CHOICES), default=default)
+
+    def learner(self) -> Descend:
+        guided = dataclasses.replace(self.guided(self.policy()), rewarded=True)
+        top = anneal(clip(adam(self.policy_rate), TOP_CLIP), end=max(1, self.steps))
+        gradient = Evolution(self.pairs, self.sigma)
+        return lift(guided, top, batch=self.distributions, gradient=gradient, learn=lambda guided: guided.controller)
+
+    def begin(self, learner: Descend, folder: Path, show: Progress) -> Descend:
+        """The tower over pooled MAML, at the static schedule that the search found."""
+        maml = self._start(folder, show)
+        logs, inner = self._best_static(maml, self.static_searched, folder, show)
+        controller = with_default(learner.objective.learner.controller, inner)
+        return eqx.tree_at(
+            lambda tower: tuple(getattr(tower.objective.learner, name) for name in ("learner", "logs", "controller")),
+            learner,
+            (maml, jnp.asarray(logs, jnp.float32), controller),
+        )
+
+    def artefact(self, learner: Descend, state: State) -> Guided:
+        return dataclasses.replace(learner.result(state).learner, rewarded=False)
+
+    def finish(self, artefact: Guided, show: Progress) -> Guided:
+        """The policy if it is better than the default on fresh distributions, with one-sided 95 % confidence."""
+        default = dataclasses.replace(artefact, controller=at_rest(artefact.controller))
+        family, seed = self.family("validation"), self.seed_for(GATE_SEED)
+        losses = [
+            self._judge(each, family, self.gate, seed, show, f"gate: {name}")["loss"]
+            for each, name in ((artefact, "policy"), (default, "default"))
+        ]
+        return artefact if accepted(losses[0], losses[1]) else default
+
+    def contestants(self, artefact: Any, folder: Path, show: Progress) -> dict[str, Learner]:
+        """The family's own: the guided run, its ablations, and who else chooses tasks or rates."""
+        start = self.begin(self.learner(), folder, show).objective.learner
+        start = dataclasses.replace(start, rewarded=False)
+        runs = self.steps * self.distributions * (2 * self.pairs + 1)
+        more = self.static_searched + runs // self.searched_on
+        logs, inner = self._best_static(start.learner, more, folder, show)
+
+        def by(controller, **other) -> Guided:
+            return dataclasses.replace(artefact, controller=controller, **other)
+
+        best = by(static(inner), logs=jnp.asarray(logs, jnp.float32))
+        return {
+            OURS: artefact,
+            STATIC: best,
+            BANDIT: self._bandit(best, inner, show),
+            "random controller": by(RandomChoice(jnp.array(0.3), len(CHOICES))),
+            REST: start,
+            "controller shuffled": by(shuffled(artefact.controller, self.seed)),
+            "manager frozen": by(only_the(artefact.controller, "worker")),
+            "worker frozen": by(only_the(artefact.controller, "manager")),
+        }
+
+    def baselines(self, folder: Path, show: Progress) -> dict[str, Learner]:
+        """MAML without any guide."""
+        pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
+        tuned, _ = self._tuned_pooled(pooled, show)
+        found, _ = self._random_search(show)
+        default = Descend(self.objective(self.seed), sgd(0.01), steps=self.inner_steps)
+        return {
+            "pooled MAML + K": tuned,
+            "pooled MAML + 5K": dataclasses.replace(tuned, steps=5 * self.meta_steps),
+            "MAML, rates from random search": found,
+            "default MAML": lift(default, adam(1e-3), batch=self.meta_batch, steps=self.meta_steps),
+        }
+
+    def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
+        contestants = {**self.contestants(artefact, folder, show), **self.baselines(folder, show)}
+        conclusion = Conclusion(notes=self._notes(artefact, contestants[STATIC]))
+        for label, family in self.judged_on().items():
+            for name, learner in contestants.items():
+                scores = self._judge(learner, family, self.episodes, self.seed, show, f"judging: {name}{label}")
+                conclusion.add(name + label, scores, "distribution")
+            others = [name for name in contestants if name != OURS]
+            conclusion.compare(OURS + label, *(name + label for name in others))
+            conclusion.notes += [_in_percent(conclusion, label, name) for name in (STATIC, BANDIT, REST)]
+        conclusion.figures.update(self._choices(artefact))
+        return conclusion
+
+    def _judge(self, learner, family, episodes, seed, show, title, judged=None) -> Scores:
+        if not isinstance(learner, Guided):
+            return super()._judge(learner, family, episodes, seed, show, title, judged)
+        learner = dataclasses.replace(learner, judged=judged or self.final_judged)
+        chunk = min(CHUNK, self.searched_on)  # one shape for searches and verdicts: one program
+        return evaluate(learner, family, episodes=episodes, seed=seed, chunk=chunk, show=show, title=title)
+
+    def _best_static(self, maml: Descend, count: int, folder: Path, show: Progress) -> tuple[list[float], int]:
+        """The best of so many static schedules on validation distributions; the first is what was given."""
+        path = folder / "baselines" / STATIC_FILE
+        kept = read_json(path) if path.exists() else {}
+        if str(count) not in kept:
+            rng = np.random.default_rng(self.seed)
+            draws = [((0.0, 0.0, -9.0), DEFAULT_CHOICE)]
+            for _ in range(count - 1):
+                draws.append((tuple(rng.uniform(LOWEST, HIGHEST).tolist()), int(rng.integers(len(CHOICES)))))
+            candidates = {each: self.guided(static(each[1]), maml, each[0]) for each in draws}
+            logs, inner = self._best(candidates, self.searched_on, SEARCH_SEED, show, "static schedules")
+            kept[str(count)] = [list(logs), inner]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, kept)
+        logs, inner = kept[str(count)]
+        return logs, inner
+
+    def _bandit(self, best: Guided, inner: int, show: Progress) -> Guided:
+        """The bandit at the best static rates, with the rate and the reward that are best on validation."""
+        candidates = {
+            (rate, progress): dataclasses.replace(
+                best,
+                controller=Exp3(*map(jnp.array, (rate, BANDIT_MIXED, progress, inner)), self.bins),
+                every=1,
+            )
+            for rate in BANDIT_RATES
+            for progress in (0.0, 1.0)
+        }
+        return candidates[self._best(candidates, self.tuned_on, BANDIT_SEED, show, "bandits")]
+
+    def _notes(self, artefact: Guided, best: Any) -> list[str]:
+        resting = all(
+            np.array_equal(a, b)
+            for a, b in zip(pick(artefact.controller), pick(at_rest(artefact.controller)), strict=True)
+        )
+        size = sum(leaf.size for leaf in pick(artefact.controller))
+        runs = self.steps * self.distributions * (2 * self.pairs + 1)
+        return [
+            "The policy was not better than the default on fresh distributions, with one-sided 95 % confidence: the "
+            "default ships, and its rows are those of the default."
+            if resting
+            else f"The policy was accepted: on {self.gate} validation distributions the one-sided 95 % lower bound of "
+            "its paired improvement in log loss over the default is above zero.",
+            f"{self.steps:,} storey-2 steps of {self.distributions} distributions and {self.pairs} antithetic pairs of "
+            f"policies with {size:,} numbers: {runs:,} runs of K = {self.meta_steps} meta-steps of {self.meta_batch} "
+            f"tasks. It starts from {self.pooled_steps:,} steps of pooled MAML and the best of {self.static_searched} "
+            f"static schedules. Seed {self.seed}.",
+            f"The best static schedule was chosen among {self.static_searched + runs // self.searched_on:,}, each on "
+            f"{self.searched_on} validation distributions, which is as many runs as the policy had: factors of inner "
+            f"and outer rate {np.exp(best.logs[0]):.3g} and {np.exp(best.logs[1]):.3g}, proximal weight "
+            f"{np.exp(best.logs[2]):.2g}, {CHOICES[int(best.controller.inner)]} inner steps. The bandit (EXP3) has its "
+            "rates.",
+            f"Judged on {self.episodes} distributions, the same for all, each by {self.final_judged} clean tasks of a "
+            "pool that neither training nor rewards nor searches have used. Intervals are over distributions, of one "
+            "training run.",
+        ]
+
+    def _choices(self, artefact: Guided) -> dict[str, Curves]:
+        """What manager and worker do during runs."""
+        family = self.corrupted((max(self.shares),), JUDGED)
+        found = traces(artefact, family, min(self.episodes, 50), self.seed)
+        rates = {name: interval(found[name]) for name in ("inner rate", "outer rate", "proximal weight")}
+        return {
+            "sources": Curves(
+                f"Share of tasks taken from corrupted sources, {max(self.shares):.0%} of all.",
+                "meta-step",
+                "share",
+                {"tasks from corrupted sources": interval(found["corrupted"])},
+                x=np.arange(1, self.meta_steps + 1),
+            ),
+            "inner_steps": Curves(
+                "Inner steps that the manager chooses.",
+                "meta-step",
+                "inner steps",
+                {"inner steps": interval(found["inner steps"])},
+                x=np.arange(1, self.meta_steps + 1),
+            ),
+            "worker": Curves(
+                "What the worker does to the rates: factors of the static default.",
+                "meta-step",
+                "factor",
+                rates,
+                x=np.arange(1, self.meta_steps + 1),
+                log=True,
+            ),
+        }
+
+
+def static(inner: int, drift=(0.0, 0.0, 0.0)) -> Schedule:
+    """A schedule that changes nothing."""
+    return Schedule(jnp.asarray(inner), jnp.asarray(drift))
+
+
+def with_default(controller: ManagerWorker, inner: int) -> ManagerWorker:
+    """The controller whose choice at rest is this number of inner steps."""
+    return eqx.tree_at(lambda each: each.default, controller, jnp.asarray(inner))
+
+
+def shuffled(controller: ManagerWorker, seed: int) -> ManagerWorker:
+    """The same weights in another order within each array."""
+    rng = np.random.default_rng(seed)
+    return put(controller, [jnp.asarray(rng.permutation(np.ravel(x)).reshape(x.shape)) for x in pick(controller)])
+
+
+def only_the(controller: ManagerWorker, part: str) -> ManagerWorker:
+    """The controller of which the other part is at rest."""
+    rest = at_rest(controller)
+    one, other = (rest, controller) if part == "worker" else (controller, rest)
+    return eqx.tree_at(lambda each: (each.change, each.reflex), one, (other.change, other.reflex))
+
+
+def traces(guided: Guided, family: Tasks, episodes: int, seed: int) -> dict[str, np.ndarray]:
+    """What was chosen at each meta-step of runs on distributions of a corrupted family, each `[episode, step]`."""
+
+    @eqx.filter_jit
+    def one(guided, family, key):
+        world = family.sample(key).support
+
+        def step(state, key):
+            state = guided.step(state, world, key=key)
+            factors = jnp.exp(state.logs - guided.logs)
+            wrong = jnp.mean(world.chance[state.seen.drawn])
+            return state, (wrong, jnp.asarray(guided.choices)[state.option.inner], *factors)
+
+        keys = jax.random.split(key, guided.steps)
+        return jax.lax.scan(step, guided.start(key=key), keys)[1]
+
+    found = jax.vmap(lambda key: one(guided, family, key))(episode_keys(seed, 0, episodes))
+    names = ("corrupted", "inner steps", "inner rate", "outer rate", "proximal weight")
+    return {name: np.asarray(each, float) for name, each in zip(names, found, strict=True)}
+
+
+def _in_percent(conclusion: Conclusion, label: str, other: str) -> str:
+    ours, theirs = (conclusion.scores[name + label]["loss"] for name in (OURS, other))
+    each = interval(np.log(ours) - np.log(theirs))
+    low, mean, high = (100 * (np.exp(x) - 1) for x in (each.lo, each.mean, each.hi))
+    return (
+        f"{OURS} against {other}{label}: {100 * (ours.mean() / theirs.mean() - 1):+.1f} % of the mean loss; as a "
+        f"geometric mean over distributions {mean:+.1f} % [{low:+.1f}, {high:+.1f}]."
+    )

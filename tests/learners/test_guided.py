@@ -1,0 +1,262 @@
+"""Guided runs: what a policy may do to them, what it is paid, and which tasks it sees."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests.contract import Bowl, Slopes, curve, guided, key, number
+
+from metatower import Descend, Expected, Task, Tasks, adam, clip, lift, sgd
+from metatower.core import pick
+from metatower.gradients import Evolution, ScoreFunction
+from metatower.learners import Guided
+from metatower.nets.controller import EXPLORE, FOCUS, POLISH, ManagerWorker, at_rest
+from metatower.nets.schedulers import PROGRESS, Exp3, RandomChoice, Schedule
+from metatower.tasks.binned import Binned
+from metatower.training import train
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+FAR = Slopes(number(1.0))
+
+
+class Two(Binned):
+    """Bin 0 has bowls of curvature 1 and bin 1 of curvature 3."""
+
+    level: jax.Array
+
+    @property
+    def bins(self):
+        return 2
+
+    def sample_from(self, which, key):
+        bowl = self.level * jnp.where(which == 0, 1.0, 3.0)
+        return Task(bowl, bowl)
+
+
+class Worlds(Tasks):
+    """Distributions that are all alike, of two bins."""
+
+    level: jax.Array
+
+    def sample(self, key):
+        return Task(Two(self.level), Two(self.level))
+
+
+def by(controller, **options):
+    return dataclasses.replace(guided(), controller=controller, **options)
+
+
+def bowls(controller, **options) -> Guided:
+    """Runs on bowls that move no weight, so that all is known."""
+    options = {"batch": 2, "choices": (1,), "every": 1, **options}
+    logs = jnp.array([0.0, 0.0, -30.0])
+    return Guided(Descend(Bowl(number(1.0)), sgd(0.5)), sgd(0.0), controller, logs, bins=2, **options)
+
+
+def routine(which: int, logits=(0.0, 0.0)) -> Schedule:
+    """A schedule that always takes this routine."""
+
+    class Fixed(Schedule):
+        def manage(self, memory, seen, *, key):
+            _, option, drawn = super().manage(memory, seen, key=key)
+            return None, dataclasses.replace(option, routine=jnp.array(which), logits=jnp.asarray(logits)), drawn
+
+    return Fixed(jnp.array(0), jnp.zeros(3))
+
+
+def test_at_rest_it_is_plain_meta_training_at_the_default():
+    learner = dataclasses.replace(guided(), logs=jnp.array([0.0, 0.0, -30.0]))
+    resting = dataclasses.replace(learner, controller=at_rest(learner.controller))
+    state = resting.adapt(FAR, key=key(1))
+    np.testing.assert_allclose(state.logs, resting.logs, rtol=1e-6)
+    assert state.option.inner == 1  # the default choice, two steps
+    assert state.option.routine == EXPLORE
+    # by hand: the mean exact meta-gradient of the same tasks, two steps each
+    leaves, maml = pick(resting.learner.objective), resting.learner
+    seed = jax.random.key(2)  # the tests' cheap generator draws other numbers under `vmap`
+    first = resting.step(resting.start(key=seed), FAR, key=seed)
+    tasks = [FAR.sample(k) for k in _task_keys(resting, seed)]
+
+    def mean(leaves):
+        losses = []
+        for task in tasks:
+            begun = dataclasses.replace(maml.start(key=key(0)), leaves=leaves)
+            for _ in range(2):
+                begun = maml.step(begun, task.support, key=key(0))
+            losses.append(maml.loss(begun, task.query, key=key(0))[0])
+        return sum(losses) / len(losses)
+
+    for new, old, slope in zip(first.leaves, leaves, jax.grad(mean)(leaves), strict=True):
+        np.testing.assert_allclose(new, old - 0.1 * slope, rtol=1e-5)
+
+
+def _task_keys(learner: Guided, step_key):
+    from metatower.core.keys import fork
+
+    return [fork(k, 4)[0] for k in fork(fork(step_key, 4)[3], learner.batch)]
+
+
+def test_rates_move_by_half_at_most_and_not_too_far():
+    class Greedy(Schedule):
+        pass
+
+    learner = by(Greedy(jnp.array(0), jnp.array([9.0, -9.0, 0.1])), steps=20)
+    first = learner.step(learner.start(key=key(0)), FAR, key=key(1))
+    np.testing.assert_allclose(first.logs - learner.logs, [0.5, -0.5, 0.1], rtol=1e-5)
+    last = learner.adapt(FAR, key=key(0))
+    np.testing.assert_allclose(last.logs - learner.logs, [4.0, -4.0, 2.0], rtol=1e-4)
+
+
+def test_the_proximal_weight_pulls_back_and_steps_beyond_the_counted_do_nothing():
+    plain = Descend(Bowl(number(1.0)), sgd(0.5), steps=3)
+    learner = Guided(plain, sgd(0.0), Schedule(jnp.array(0), jnp.zeros(3)), jnp.array([0.0, 0.0, jnp.log(0.25)]))
+    steered = dataclasses.replace(learner.result(learner.start(key=key(0))), counted=jnp.array(2))
+    state = steered.adapt(number(1.0), key=key(0))
+    # 1 → 0.5, pulled back by nothing as it was at the start; → 0.25, pulled back by a quarter of 0.5 − 1
+    np.testing.assert_allclose(state[0].leaves[0], 0.25 + 0.125, rtol=1e-6)
+    assert state[1] == 3
+
+
+@pytest.mark.parametrize("cost", [0.0, 0.05])
+def test_rewards_telescope_to_minus_the_loss(cost):
+    learner = dataclasses.replace(guided(rewarded=True), cost=cost, steps=3)
+    state, total = learner.start(key=key(0)), 0.0
+    for i in range(3):
+        after = learner.step(state, FAR, key=key(i))
+        total += learner.reward(state, after, FAR, key=key(9))
+        state = after
+    np.testing.assert_allclose(total, -learner.loss(state, FAR, key=key(9))[0], rtol=1e-4)
+    if cost:
+        free = dataclasses.replace(learner, cost=0.0)
+        paid = learner.loss(state, FAR, key=key(9))[0] - free.loss(state, FAR, key=key(9))[0]
+        np.testing.assert_allclose(paid, cost * state.spent, rtol=1e-4)
+        assert 3 * 2 * 2 <= state.spent <= 3 * 2 * 3
+
+
+def test_a_run_that_diverges_counts_as_a_bad_one_but_is_not_hidden():
+    learner = dataclasses.replace(guided(rewarded=True), cost=0.0)
+    broken = dataclasses.replace(learner.start(key=key(0)), leaves=[jnp.full((), jnp.nan)] * 2)
+    assert learner.loss(broken, FAR, key=key(0))[0] == 5.0
+    assert not jnp.isfinite(dataclasses.replace(learner, rewarded=False).loss(broken, FAR, key=key(0))[0])
+
+
+def test_bins_are_taken_in_turn_or_as_preferred():
+    tasks = Two(number(1.0))
+    learner = bowls(routine(EXPLORE, (-50.0, 50.0)), batch=4)
+    seen = learner.step(learner.start(key=key(0)), tasks, key=key(1)).seen
+    assert sorted(seen.drawn.tolist()) == [0, 0, 1, 1]
+    for which in (FOCUS, POLISH):
+        learner = bowls(routine(which, (-50.0, 50.0)), batch=4)
+        assert learner.step(learner.start(key=key(0)), tasks, key=key(1)).seen.drawn.tolist() == [1] * 4
+
+
+def test_polishing_takes_smaller_steps():
+    moved = []
+    for which in (FOCUS, POLISH):
+        learner = by(routine(which))
+        state = learner.step(learner.start(key=key(0)), FAR, key=key(1))
+        moved.append(state.leaves[0] - curve().w)
+    np.testing.assert_allclose(moved[1], 0.3 * moved[0], rtol=1e-4)
+
+
+def test_an_option_lasts():
+    learner = by(RandomChoice(number(0.1), 2), every=3)
+    state, options = learner.start(key=key(0)), []
+    for i in range(6):
+        state = learner.step(state, FAR, key=key(i))
+        options.append(np.asarray(state.option.logits))
+    for i in (1, 2, 4, 5):
+        np.testing.assert_array_equal(options[i], options[i - 1])
+    assert not np.array_equal(options[3], options[2])
+
+
+def test_what_is_seen_of_a_bin_and_of_the_slope():
+    """Bowls ½ a w²: one step of rate r leaves the loss with (1 − r a)² of it, and more would help if r a < 1."""
+    learner = bowls(Schedule(jnp.array(0), jnp.zeros(3)))
+    seen = learner.step(learner.start(key=key(0)), Two(number(1.0)), key=key(1)).seen
+    gain = -2 * np.log(np.abs(1 - 0.5 * np.array([1.0, 3.0])))
+    np.testing.assert_allclose(seen.bins[:, 1], gain, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(seen.bins[:, 4], [1.0, -1.0], rtol=1e-4)  # too short a step, and one too far
+    np.testing.assert_allclose(seen.bins[:, 5], [0.0, 0.0], atol=1e-6)
+
+
+def test_the_bandit_takes_the_bin_that_pays():
+    bandit = Exp3(jnp.array(1.0), jnp.array(0.1), jnp.array(0.0), jnp.array(0), 2)
+    plain = Descend(Bowl(number(1.0)), sgd(0.9), steps=1)  # bowls of curvature 3 make it diverge
+    learner = dataclasses.replace(bowls(bandit, steps=30), learner=plain)
+    state = learner.adapt(Two(number(1.0)), key=key(0))
+    np.testing.assert_allclose(jnp.exp(state.option.logits), [0.95, 0.05], atol=0.01)
+    assert state.seen.bins.shape[1] > PROGRESS
+
+
+def test_the_policy_finds_the_rate_of_a_bowl_by_evolution():
+    """The best inner rate is 1 / a; the default is a quarter of it."""
+    plain = Descend(Bowl(number(1.0)), sgd(0.25), steps=1)
+    policy = ManagerWorker(24, key=key(0), choices=1, default=0, size=2, hidden=2)
+    learner = Guided(
+        plain, sgd(0.0), policy, jnp.array([0.0, 0.0, -30.0]), batch=1, bins=2, choices=(1,), judged=1, steps=4,
+        rewarded=True,
+    )  # fmt: skip
+
+    class Flat(Worlds):
+        def sample(self, key):
+            return Task(_Same(self.level), _Same(self.level))
+
+    tower = lift(learner, adam(0.05), gradient=Evolution(8, 0.1), learn=lambda g: g.controller.reflex)
+    found = tower.result(train(tower, Flat(number(1.0)), steps=40, seed=0)).learner
+    state = found.adapt(_Same(number(1.0)), key=key(1))
+    np.testing.assert_allclose(0.25 * jnp.exp(state.logs[0]), 1.0, rtol=0.3)
+
+
+class _Same(Tasks):
+    level: jax.Array
+
+    def sample(self, key):
+        return Task(self.level, self.level)
+
+
+def test_reinforce_credits_the_drawn_choices_and_nothing_else():
+    learner = guided(explores=True, rewarded=True)
+    objective = Expected(learner, 2)
+
+    def loss(policy, key):
+        return dataclasses.replace(
+            objective, learner=dataclasses.replace(learner, controller=policy), gradient=ScoreFunction(4)
+        ).loss(_Family(), key=key)[0]
+
+    slopes = eqx.filter_grad(loss)(learner.controller, key(0))
+    assert any(bool(jnp.any(x != 0)) for x in jax.tree.leaves(slopes))
+    # with choices held fixed nothing is left to be differentiated
+    fixed = eqx.filter_grad(
+        lambda policy: dataclasses.replace(learner, controller=policy).loss(
+            dataclasses.replace(learner, controller=policy).adapt(FAR, key=key(1)), FAR, key=key(2)
+        )[0]
+    )(learner.controller)
+    for x in jax.tree.leaves(fixed):
+        np.testing.assert_array_equal(x, 0)
+
+
+class _Family(Tasks):
+    def sample(self, key):
+        return Task(FAR, FAR)
+
+
+def test_misuse_is_answered():
+    with pytest.raises(ValueError, match="expected tasks of 2 bins, got 3"):
+        guided().step(guided().start(key=key(0)), _Three(), key=key(1))
+    with pytest.raises(TypeError, match="Descend of storey 0"):
+        dataclasses.replace(guided(), learner=lift(guided().learner, clip(sgd(0.1))))
+    with pytest.raises(ValueError, match="batch of at least 1"):
+        dataclasses.replace(guided(), batch=0)
+
+
+class _Three(Binned):
+    @property
+    def bins(self):
+        return 3
+
+    def sample_from(self, which, key):
+        return FAR.sample(key)

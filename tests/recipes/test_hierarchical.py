@@ -1,0 +1,86 @@
+import dataclasses
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metatower.core import pick
+from metatower.core.errors import UserError
+from metatower.nets.controller import at_rest
+from metatower.recipes.hierarchical import BANDIT, OURS, REST, STATIC, HierarchicalRL, traces
+from metatower.recipes.run import execute, load
+from metatower.training.progress import Silent
+
+TINY = {
+    "steps": 2, "distributions": 2, "pairs": 2, "bins": 4, "static_searched": 2, "gate": 3, "meta_steps": 2,
+    "meta_batch": 4, "judged": 2, "inner_steps": 1, "pooled_steps": 3, "pooled_batch": 2, "pooled_extra": 2,
+    "tuned_on": 2, "searched": 2, "searched_on": 2, "episodes": 3, "final_judged": 2, "shots": 3, "queries": 3,
+    "hidden": (4,),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_the_policy_is_trained_and_judged_beside_its_ablations_and_the_schedulers(tmp_path):
+    recipe = HierarchicalRL(**TINY)
+    summary = execute(recipe, tmp_path / "run", Silent())
+    names = {row["name"] for row in summary["results"]}
+    others = (
+        STATIC, BANDIT, "random controller", REST, "controller shuffled", "manager frozen", "worker frozen",
+        "pooled MAML + K", "pooled MAML + 5K", "MAML, rates from random search", "default MAML",
+    )  # fmt: skip
+    for label in recipe.judged_on():
+        assert {name + label for name in (OURS, *others)} <= names
+        against = {row["against"] for row in summary["paired"] if row["name"] == OURS + label}
+        assert {name + label for name in others} <= against
+    assert {row["n"] for row in summary["results"]} == {TINY["episodes"]}
+    artefact = load(tmp_path / "run")
+    assert not artefact.rewarded
+    world = recipe.held_out().sample(jax.random.key(0))
+    state = artefact.adapt(world.support, key=jax.random.key(1))
+    assert np.isfinite(artefact.loss(state, world.query, key=jax.random.key(2))[0])
+    kept = json.loads((tmp_path / "run" / "baselines" / "static.json").read_text())
+    assert set(kept) == {"2", str(2 + 2 * 2 * 5 // 2)}  # for the start, and with the policy's budget on top
+
+
+def test_in_doubt_the_default_ships(monkeypatch):
+    """The gate, both ways: what it decides by is the judge's word alone."""
+    recipe = HierarchicalRL(**TINY)
+    guided = recipe.guided(recipe.policy())
+    moved = eqx.tree_at(lambda each: each.reflex, guided.controller, guided.controller.reflex + 0.1)
+    guided = dataclasses.replace(guided, controller=moved)
+    rng = np.random.default_rng(0)
+    for better, ships in ((0.9, True), (1.0, False), (1.1, False)):
+
+        def judge(self, learner, family, episodes, seed, show, title, judged=None, better=better):
+            resting = not bool(jnp.any(learner.controller.reflex))
+            base = np.exp(np.random.default_rng(1).normal(size=20))
+            return {"loss": base if resting else better * base * np.exp(0.1 * rng.normal(size=20))}
+
+        monkeypatch.setattr(HierarchicalRL, "_judge", judge)
+        found = recipe.finish(guided, Silent())
+        assert bool(jnp.any(found.controller.reflex)) == ships
+        if not ships:
+            for a, b in zip(pick(found.controller), pick(at_rest(moved)), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_traces_say_how_often_corrupted_sources_were_taken():
+    recipe = HierarchicalRL(**TINY)
+    found = traces(recipe.guided(recipe.policy()), recipe.corrupted((0.5,), 2), 3, 0)
+    # at rest all four sources are taken in turn, of which two are corrupted
+    np.testing.assert_allclose(found["corrupted"], 0.5)
+    np.testing.assert_array_equal(found["inner steps"], 3)
+    np.testing.assert_allclose(found["outer rate"], 1.0, rtol=1e-6)
+
+
+def test_options_that_cannot_be_are_refused():
+    with pytest.raises(UserError, match="pairs of at least 1"):
+        HierarchicalRL(pairs=0)
+    with pytest.raises(UserError, match="sigma above 0"):
+        HierarchicalRL(sigma=0.0)
+    with pytest.raises(UserError, match="shares from 0 to 1"):
+        HierarchicalRL(shares=(1.5,)).build()
