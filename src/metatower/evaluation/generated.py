@@ -18,7 +18,7 @@ from metatower.learners.meta_gan import MetaGAN
 from metatower.learners.meta_gan_trainer import solution
 
 REPLICA = 0.1
-"""A generated network is called a replica of an elite if it is nearer to it than this share of what elites are apart."""
+"""Nearer to an elite than this share of what elites are apart, a generated network is called a replica of it."""
 
 
 @dataclass(frozen=True)

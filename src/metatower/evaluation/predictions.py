@@ -62,7 +62,9 @@ def predictions(
     show.start(title, episodes)
     try:
         for first in range(0, episodes, chunk):
-            pieces.append(jax.device_get(_predict(learner, family, episode_keys(seed, first, chunk), tuple(after), tasks)))
+            pieces.append(
+                jax.device_get(_predict(learner, family, episode_keys(seed, first, chunk), tuple(after), tasks))
+            )
             show.advance(min(chunk, episodes - first))
     finally:
         show.finish()

@@ -16,7 +16,6 @@ from metatower.core import (
     Rule,
     Scored,
     State,
-    Task,
     Tasks,
     pick,
     put,

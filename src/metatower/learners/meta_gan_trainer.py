@@ -74,12 +74,12 @@ class MetaGANTrainer(Learner):
         Σ_n after_n · query loss after n inner steps  −  λ_d · squared distance of the draws  +  λ_c · cost
             −  usage · entropy of operations  +  λ_a · softplus(D(elite) − D(generated))
 
-    with tasks of the pool that it did not read. The discriminator's is softplus(D(generated) − D(elite)) with R1 and R2.
-    It sees *fingerprints* of networks (`nets.discriminator`), never weights: of an elite, which was adapted to a task
-    for `long` steps of Adam, and of what the generator makes for the same distribution and adapts to the same task for
-    one step. So it asks whether a network after one step does what one does that was trained for hundreds, and
-    to fool it is to adapt fast. Every `every` steps `fresh` elites enter a bank, first in, first out: for each a task is
-    learned from two structures, the generator's and a random one, and the better is kept.
+    with tasks of the pool that it did not read. The discriminator's is softplus(D(generated) − D(elite)), with R1 and
+    R2. It sees *fingerprints* of networks (`nets.discriminator`), never weights: of an elite, which was adapted to a
+    task for `long` steps of Adam, and of what the generator makes for the same distribution and adapts to the same
+    task for one step. So it asks whether a network after one step does what one does that was trained for hundreds,
+    and to fool it is to adapt fast. Every `every` steps `fresh` elites enter a bank, first in, first out: for each a
+    task is learned from two structures, the generator's and a random one, and the better is kept.
 
     Its data is a family: a `Tasks` whose tasks are pairs of `Tasks`. The host loop trains it as any top storey.
     "Generative Modeling of Weights" (Zeng et al. 2025) found generators trained on weights to repeat

@@ -1,6 +1,7 @@
 """A network of fixed shape that holds many: gates choose each layer's operation and which of its units there are."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import equinox as eqx
 import jax
@@ -60,8 +61,8 @@ class SuperNet(eqx.Module):
         there = [jnp.array(float(sizes[0]))]
         there += [jnp.sum(u[:size]) for u, size in zip(units, sizes[1:-1], strict=True)]
         there.append(jnp.array(float(sizes[-1])))
-        used = sum(a * b for a, b in zip(there[:-1], there[1:], strict=True))
-        return used / sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        used = sum(a * b for a, b in pairwise(there))
+        return used / sum(a * b for a, b in pairwise(sizes))
 
 
 def super_net(sizes: Sequence[int], op: str = "relu", *, key: PRNGKeyArray) -> SuperNet:
