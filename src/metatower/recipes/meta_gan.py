@@ -12,10 +12,8 @@ import numpy as np
 
 from metatower.core import Constant, Descend, Learner, Objective, State, Tasks, lift, value
 from metatower.core.keys import fork
-from metatower.core.plan import cost, plan
 from metatower.evaluation.conclusion import Conclusion, Curves
-from metatower.evaluation.episodes import episode_keys
-from metatower.evaluation.generated import audit, diversity, drawn, structures
+from metatower.evaluation.generated import drawn
 from metatower.evaluation.predictions import Predictions, best_sigma, calibration_error, mixture_nll, predictions
 from metatower.evaluation.statistics import interval
 from metatower.learners.elites import from_elites
@@ -24,6 +22,7 @@ from metatower.learners.meta_gan_trainer import MetaGANTrainer, meta_gan_trainer
 from metatower.nets import Supervised, squared_error
 from metatower.nets.super_net import OPS, of_one_op, super_net
 from metatower.recipes.maml_baselines import CHUNK, INNER_CLIP, MAMLBaselines
+from metatower.recipes.meta_gan_notes import about_memory, about_run, about_structures
 from metatower.recipes.on_functions import OnFunctions
 from metatower.rules import adam, anneal, clip, rates_for, sgd
 from metatower.tasks.functions import HALF_WIDTH, OfKind
@@ -269,7 +268,7 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
             "pooled MAML + 5K": dataclasses.replace(tuned, steps=5 * self.meta_steps),
             f"pooled MAML of {best} units + K": of_best_tuned,
         }
-        conclusion = Conclusion(notes=self._notes(rates))
+        conclusion = Conclusion(notes=about_run(self, rates))
         for label, family in self.judged_on().items():
             said = {
                 name: self._predicted(learner, family, self.episodes, 0, show, f"judging: {name}{label}")
@@ -308,8 +307,7 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
             "MAML + K": [self._with_rates(self.trainer(), member, rates[0], decay=rates[1]) for member in members],
         }
         self._calibration(conclusion, ensembles, show)
-        conclusion.notes += self._structures(ours, grid)
-        conclusion.notes += self._audited(artefact)
+        conclusion.notes += about_structures(self, ours, grid) + about_memory(self, artefact)
         return conclusion
 
     def _predicted(
@@ -352,80 +350,6 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
             "Ensembles are even mixtures of normals around what their members say; the one width of each was chosen on "
             "validation distributions: " + ", ".join(f"{name} {sigma:.2f}" for name, sigma in sigmas.items()) + "."
         )
-
-    def _structures(self, ours: MetaGAN, grid: dict[str, dict[str, np.ndarray]]) -> list[str]:
-        """Which operation is right for a kind, by measurement, and which is generated."""
-        family: Any = self.family("train")
-        ops, cost = structures(ours, family, episodes=self.episodes, seed=self.seed)
-        keys = episode_keys(self.seed, 0, self.episodes)
-        kinds = np.asarray(jax.vmap(lambda key: family.sample(fork(key, 3)[0]).support.kind)(keys))
-        names, notes, right = list(OPS), [], []
-        for number, kind in enumerate(family.kinds):
-            means = {op: losses[kind].mean() for op, losses in grid.items()}
-            wanted = min(means, key=lambda op: means[op])
-            here = ops[kinds == number]
-            right.append((here == names.index(wanted)).all(axis=1))
-            layers = "; ".join(
-                f"layer {i + 1} "
-                + ", ".join(f"{op} {np.mean(column == j):.0%}" for j, op in enumerate(names) if (column == j).any())
-                for i, column in enumerate(here.T)
-            )
-            table = ", ".join(f"{op} {mean:.3f}" for op, mean in means.items())
-            notes.append(
-                f"Right for {kind} is {wanted}: MAML with one operation, trained on this kind for {self.grid_steps} steps, "
-                f"has a loss of {table} on validation distributions after {self.inner_steps} steps. Generated for "
-                f"{len(here)} fresh distributions: {layers}."
-            )
-        share = np.concatenate(right).mean()
-        notes.append(
-            f"The right operation is generated in all layers on {share:.0%} of {len(kinds)} fresh distributions of known "
-            f"kinds, and {cost.mean():.0%} of the super-net's multiplications are used."
-        )
-        return notes
-
-    def _audited(self, artefact: MetaGAN) -> list[str]:
-        """Whether networks are only remembered, and how different draws are."""
-        notes = []
-        for label, family in self.judged_on().items():
-            found = audit(artefact, family, self.probes(), episodes=self.episodes, seed=self.seed)
-            before, after = diversity(
-                artefact, family, self.probes(), draws=self.draws, episodes=min(self.episodes, 50), seed=self.seed
-            )
-            notes.append(
-                f"Memorisation{label}: the distance of an adapted network to the nearest elite, over the elites' median "
-                f"distance to theirs ({found.elites_apart:.2f}), is {np.median(found.novelty):.2f} in the median, from "
-                f"{np.quantile(found.novelty, 0.05):.2f} to {np.quantile(found.novelty, 0.95):.2f} in 90 % of cases; "
-                f"{found.replicas:.0%} are replicas. Draws for one distribution differ by {before.mean():.3f} before and "
-                f"{after.mean():.3f} after adaptation (standard deviation of outputs)."
-            )
-        return notes
-
-    def _costs(self) -> tuple[float, float]:
-        """Floating-point operations of a step of storey 2, elites by their mean, and of one of pooled MAML."""
-        key, data, trainer = jax.random.key(0), self.data(), self.learner()
-        # what the cost counts is a step in which elites are made
-        one, two = (cost(dataclasses.replace(trainer, fresh=n), data, 2, key, False).flops for n in (1, 2))
-        step = 2 * one - two + (two - one) * self.fresh / trainer.every
-        return step, plan(self._pooled_trainer(), Pooled(data), compile=False).costs[0].flops
-
-    def _notes(self, rates: tuple[float, float]) -> list[str]:
-        """What exactly was run, and what each contestant had of compute."""
-        ours, pooled = self._costs()
-        ratio = (self.pooled_steps + self.pooled_extra) * pooled / (self.steps * ours)
-        tasks = self.meta_steps * self.meta_batch
-        return [
-            f"{self.steps:,} storey-2 steps of {self.distributions} distributions each, {self.context} tasks of each read, "
-            f"two draws judged on {self.tasks} others after one and after {self.inner_steps} inner steps, and "
-            f"{self.distributions} pairs of a generated network and an elite; {self.elites} elites of {self.long} Adam "
-            f"steps. λ_a {self.adversarial:g}, λ_d {self.diversity:g}, λ_c {self.cost:g}. Seed {self.seed}.",
-            f"Judged on {self.episodes} distributions, the same for all, each by {self.final_judged} tasks of another pool "
-            f"than the {tasks} that were read, or learned from in K = {self.meta_steps} meta-steps. Intervals are over "
-            "distributions, of one training run. The ablations had the same number of steps.",
-            f"Pooled MAML had {ratio:.2f} times the floating-point operations of storey 2; an ensemble of {self.draws} "
-            f"MAMLs as many as pooled MAML, all together. Outer rate {rates[0]:g} and momentum {rates[1]:g} were the best "
-            f"on {self.tuned_on} validation distributions. A step of storey 2 is {ours:.2e} operations.",
-            "No setting of any contestant was chosen on the distributions that it is judged on.",
-        ]
 
 
 @dataclass(frozen=True)
