@@ -11,7 +11,7 @@ from metatower.core import pick
 from metatower.nets import Examples, Supervised, squared_error
 from metatower.nets.discriminator import Discriminator, fingerprint, gradient_penalty, relativistic
 from metatower.nets.generator import Generator, TaskEncoder
-from metatower.nets.super_net import OPS, Structure, choose, of_one_op, open_or_shut, super_net
+from metatower.nets.super_net import OPS, OneOp, Structure, choose, of_one_op, open_or_shut, super_net
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 X = jnp.linspace(-1, 1, 5)[:, None]
@@ -23,6 +23,7 @@ def test_of_one_operation_it_is_that_network(op):
     first, second, last = net.layers
     wanted = last(OPS[op](second(OPS[op](first(X)))))
     np.testing.assert_allclose(net(X), wanted, rtol=1e-5)
+    np.testing.assert_allclose(OneOp(net.layers, op)(X), wanted, rtol=1e-5)
     assert len(pick(net)) == 6  # weights and biases, and no gate
 
 

@@ -20,7 +20,7 @@ from metatower.learners.elites import from_elites
 from metatower.learners.meta_gan import MetaGAN, meta_gan, prescribed
 from metatower.learners.meta_gan_trainer import MetaGANTrainer, meta_gan_trainer
 from metatower.nets import Supervised, squared_error
-from metatower.nets.super_net import OPS, of_one_op, super_net
+from metatower.nets.super_net import OPS, OneOp, of_one_op, super_net
 from metatower.recipes.maml_baselines import CHUNK, INNER_CLIP, MAMLBaselines
 from metatower.recipes.meta_gan_notes import about_memory, about_run, about_structures
 from metatower.recipes.on_functions import OnFunctions
@@ -32,7 +32,7 @@ from metatower.training.progress import Progress
 
 OURS = "meta-GAN"
 AFTER = (0, 1, 3, 10)
-"""Numbers of inner steps after which everything is judged."""
+"""Numbers of inner steps after which everything is judged, beside that of training."""
 TOP_CLIP = 1.0
 """Global norm that the gradients of both players are scaled down to."""
 CHOSEN_SEED, GRID_SEED = 303, 404
@@ -55,12 +55,12 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
 
     name: ClassVar[str] = "meta-gan"
 
-    steps: int = 3000
-    distributions: int = 8
+    steps: int = 2000
+    distributions: int = 6
     """Distributions per storey-2 step."""
-    tasks: int = 4
+    tasks: int = 3
     """Tasks of each on which two draws of the generator are judged, in training."""
-    context: int = 32
+    context: int = 16
     """Tasks of each that the generator reads, in training."""
     network_rate: float = 1e-3
     """Adam's step size for encoder, generator and mean network."""
@@ -76,6 +76,8 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
     """How much the entropy of all operations in use counts."""
     penalty: float = 0.1
     """γ of R1 and R2."""
+    pairs: int = 4
+    """Generated networks and elites that the discriminator compares per step."""
     elites: int = 256
     """Networks trained for long that are kept to compare with."""
     fresh: int = 4
@@ -84,7 +86,7 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
     """Adam steps of each."""
     draws: int = 10
     """Members of an ensemble."""
-    grid_steps: int = 600
+    grid_steps: int = 400
     """Steps of MAML for each kind of function with each operation, to see which suits which."""
     generated_rate: float = 0.05
     """Where the mean of all generated step sizes starts."""
@@ -92,8 +94,8 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
     outer_rate: float = 0.02
     outer_clip: float = 10.0
     outer_decay: float = 0.0
-    pooled_steps: int = 20_000
-    pooled_extra: int = 40_000
+    pooled_steps: int = 8000
+    pooled_extra: int = 16_000
     tuned_on: int = 60
     final_judged: int = 32
 
@@ -105,6 +107,11 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
                 self.above_zero(field.name)
             elif field.type is int and field.name not in ("seed", "steps", "pooled_steps", "pooled_extra"):
                 self.at_least_one(field.name)
+
+    @property
+    def after(self) -> tuple[int, ...]:
+        """Numbers of inner steps after which everything is judged."""
+        return tuple(sorted({*AFTER, self.inner_steps}))
 
     # What is trained.
 
@@ -134,7 +141,7 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
             distributions=self.distributions,
             tasks=self.tasks,
             context=self.context,
-            pairs=self.distributions,
+            pairs=self.pairs,
             bank=self.elites,
             fresh=self.fresh,
             long=self.long,
@@ -216,7 +223,7 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
                 learner = eqx.tree_at(lambda x: x.objective, learner, trainer.result(state))
                 family = OfKind(self.family("validation"), jnp.int32(number))
                 said = predictions(
-                    learner, family, AFTER, episodes=self.tuned_on, seed=self.seed_for(GRID_SEED),
+                    learner, family, self.after, episodes=self.tuned_on, seed=self.seed_for(GRID_SEED),
                     tasks=self.final_judged, chunk=CHUNK, show=show, title=f"{op} for {kind}",
                 )  # fmt: skip
                 found[op][kind] = said.losses()[self.inner_steps]
@@ -278,7 +285,7 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
             said[name] = self._predicted(ours, Mismatched(family), self.episodes, 0, show, f"judging: {name}{label}")
             losses = {name: each.losses() for name, each in said.items()}
             for name, each in losses.items():
-                for n in AFTER:
+                for n in self.after:
                     conclusion.add(f"{name}, {n} steps{label}", {"loss": each[n]}, "distribution")
             for n in (1, self.inner_steps):
                 others = (f"{name}, {n} steps{label}" for name in losses if name != OURS)
@@ -295,8 +302,8 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
                 f"intervals. Trained for {self.inner_steps} steps.",
                 "gradient steps on a task",
                 "mean squared error",
-                {name: interval(np.stack([losses[name][n] for n in AFTER], axis=1)) for name in shown},
-                x=np.asarray(AFTER),
+                {name: interval(np.stack([losses[name][n] for n in self.after], axis=1)) for name in shown},
+                x=np.asarray(self.after),
                 log=True,
             )
         members = self._members(steps, folder, show)
@@ -311,24 +318,37 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
         return conclusion
 
     def _predicted(
-        self, learner: Any, family: Tasks | str, episodes: int, seed: int, show: Progress, title: str
+        self,
+        learner: Any,
+        family: Tasks | str,
+        episodes: int,
+        seed: int,
+        show: Progress,
+        title: str,
+        after: tuple[int, ...] | None = None,
     ) -> Predictions:
-        tasks = self.family(family) if isinstance(family, str) else family
         return predictions(
-            learner, tasks, AFTER, episodes=episodes, seed=self.seed_for(seed), tasks=self.final_judged, chunk=CHUNK,
-            show=show, title=title,
-        )  # fmt: skip
+            learner,
+            self.family(family) if isinstance(family, str) else family,
+            after or self.after,
+            episodes=episodes,
+            seed=self.seed_for(seed),
+            tasks=self.final_judged,
+            chunk=CHUNK,
+            show=show,
+            title=title,
+        )
 
     def _best_op(self, grid: dict[str, dict[str, np.ndarray]]) -> str:
         return min(grid, key=lambda op: np.mean([losses.mean() for losses in grid[op].values()]))
 
     def _calibration(self, conclusion: Conclusion, ensembles: dict[str, list[Any]], show: Progress) -> None:
         """How well ensembles know what they do not know, after the inner steps of training."""
-        at, sigmas = AFTER.index(self.inner_steps), {}
+        sigmas, after = {}, (self.inner_steps,)
 
         def together(learners, family, episodes, seed, name):
-            said = [self._predicted(x, family, episodes, seed, show, f"an ensemble: {name}") for x in learners]
-            return said[0].truth, np.stack([each.said[:, :, at] for each in said])
+            said = [self._predicted(x, family, episodes, seed, show, f"an ensemble: {name}", after) for x in learners]
+            return said[0].truth, np.stack([each.said[:, :, 0] for each in said])
 
         for name, learners in ensembles.items():
             truth, members = together(learners, "validation", self.tuned_on, CHOSEN_SEED, name)
@@ -359,4 +379,5 @@ class OfOp(MetaGANFunctions):
     op: str = "relu"
 
     def objective(self, seed: int) -> Objective:
-        return Supervised(super_net((1, *self.hidden, 1), self.op, key=jax.random.key(seed)), squared_error)
+        layers = super_net((1, *self.hidden, 1), key=jax.random.key(seed)).layers
+        return Supervised(OneOp(layers, self.op), squared_error)

@@ -85,7 +85,7 @@ def about_run(recipe: Any, rates: tuple[float, float]) -> list[str]:
     return [
         f"{recipe.steps:,} storey-2 steps of {recipe.distributions} distributions each, {recipe.context} tasks of each "
         f"read, two draws judged on {recipe.tasks} others after one and after {recipe.inner_steps} inner steps, and "
-        f"{recipe.distributions} pairs of a generated network and an elite; {recipe.elites} elites of {recipe.long} "
+        f"{recipe.pairs} pairs of a generated network and an elite; {recipe.elites} elites of {recipe.long} "
         f"Adam steps. λ_a {recipe.adversarial:g}, λ_d {recipe.diversity:g}, λ_c {recipe.cost:g}. Seed {recipe.seed}.",
         f"Judged on {recipe.episodes} distributions, the same for all, each by {recipe.final_judged} tasks of another "
         f"pool than the {recipe.meta_steps * recipe.meta_batch} that were read, or learned from in K = "
