@@ -26,7 +26,14 @@ def test_the_generator_is_trained_and_judged_beside_its_ablations_and_maml(tmp_p
     summary = execute(recipe, tmp_path / "run", Silent())
     rows = {(row["name"], row["metric"]): row for row in summary["results"]}
     wanted = (
-        *(OURS, "no adversarial term", "random structure", "nearest elite", "nearest elite + noise"),
+        *(
+            OURS,
+            f"{OURS}, refined",
+            "no adversarial term",
+            "random structure",
+            "nearest elite",
+            "nearest elite + noise",
+        ),
         *("average of 8 elites", "storey 2 frozen at its start", "context of another distribution"),
         *("pooled MAML", "pooled MAML, trained for one step", "pooled MAML + K", "pooled MAML + 5K"),
     )

@@ -35,6 +35,8 @@ AFTER = (0, 1, 3, 10)
 """Numbers of inner steps after which everything is judged, beside that of training."""
 TOP_CLIP = 1.0
 """Global norm that the gradients of both players are scaled down to."""
+REFINING = (0.003, 0.01, 0.03)
+"""Outer rates among which that of refining is chosen."""
 CHOSEN_SEED, GRID_SEED = 303, 404
 """Added to the seed for the distributions on which widths of densities and rates of elites are chosen, and on which
 structures are compared."""
@@ -167,6 +169,7 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
         untrained = dataclasses.replace(self.learner().learner, elites=None)
         return {
             OURS: ours,
+            f"{OURS}, refined": self._refined(ours, show),
             "no adversarial term": self._without("adversarial", "generated", None, folder, show),
             f"fixed best structure ({best})": self._without("structure", "given", given, folder, show),
             "random structure": self._without("random", "random", None, folder, show),
@@ -182,6 +185,18 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
             trainer = eqx.tree_at(lambda trainer: trainer.terms.content.adversarial, trainer, jnp.zeros(()))
         state = self._trained(trainer, self.data(), self.steps, folder / "baselines" / f"without-{name}", show)
         return trainer.result(state)
+
+    def _refined(self, ours: MetaGAN, show: Progress) -> MetaGAN:
+        """Ours with a meta-gradient step on what is generated at each reading, at the best rate of some."""
+
+        def refined(rate: float) -> MetaGAN:
+            return dataclasses.replace(ours, refine=clip(sgd(Constant(jnp.asarray(rate))), self.outer_clip))
+
+        def loss(rate: float) -> float:
+            said = self._predicted(refined(rate), "validation", self.tuned_on, CHOSEN_SEED, show, "rates of refining")
+            return float(said.losses()[self.inner_steps].mean())
+
+        return refined(min(REFINING, key=loss))
 
     def _elites(self, artefact: MetaGAN, show: Progress) -> dict[str, MetaGAN]:
         """The plainest memories; the factor of the elites' rates is the best of some on validation distributions."""
