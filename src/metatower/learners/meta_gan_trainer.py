@@ -145,24 +145,24 @@ class MetaGANTrainer(Learner):
         )
         drawn = jax.vmap(elites.draw)(keys_pair)
         real = jax.vmap(self._real)(drawn, keys_pair)
-        done = jnp.minimum(1.0, state.count / self.cool)
+        temperature = 1 - 0.7 * jnp.minimum(1.0, state.count / self.cool)
 
         def generator(leaves):
             learner, judge = put(self.learner, leaves[GENERATOR]), put(self.discriminator, leaves[DISCRIMINATOR])
             return self._generator_loss(
-                learner, judge, (drawn, real, keys_pair), data, keys_task, state.count, 1 - 0.7 * done
+                learner, judge, (drawn, real, keys_pair), data, keys_task, state.count, temperature
             )
 
         def discriminator(leaves):
             learner, judge = put(self.learner, leaves[GENERATOR]), put(self.discriminator, leaves[DISCRIMINATOR])
-            fake, context = jax.vmap(lambda *each: self._fake(learner, *each, 1 - 0.7 * done))(drawn, keys_pair)
+            fake, context = jax.vmap(lambda elite, key: self._fake(learner, elite, key, temperature))(drawn, keys_pair)
             says = jax.vmap(judge)
             loss = relativistic(says(real, context), says(fake, context))
             penalty = gradient_penalty(judge, real, context) + gradient_penalty(judge, fake, context)
             told = jnp.mean(says(real, context) > says(fake, context))
             return loss + value(self.terms).penalty * penalty, {"elites told apart": told, "penalty": penalty}
 
-        losses = {GENERATOR: generator, DISCRIMINATOR: discriminator}
+        losses: dict[str, Any] = {GENERATOR: generator, DISCRIMINATOR: discriminator}
         players, metrics = play(state.players, self.rules, losses, self.shared)
         return Match(players, elites, state.count + 1), metrics
 
@@ -182,7 +182,7 @@ class MetaGANTrainer(Learner):
         losses, distance, cost, ops = jax.vmap(lambda key: self._played(learner, data, key, temperature))(keys)
         usage = mean_over_devices(jnp.mean(ops, axis=0), self.shared)
         entropy = -jnp.mean(jnp.sum(usage * jnp.log(usage + 1e-9), axis=-1))
-        fake, context = jax.vmap(lambda *each: self._fake(learner, *each, temperature))(drawn, keys_pair)
+        fake, context = jax.vmap(lambda elite, key: self._fake(learner, elite, key, temperature))(drawn, keys_pair)
         says = jax.vmap(judge)
         adversarial = relativistic(says(fake, context), says(real, context))
         after, distance, cost = jnp.mean(losses, axis=0), jnp.mean(distance), jnp.mean(cost)
@@ -295,7 +295,8 @@ def both(task: Task) -> Examples:
 
 def solution(objective: Supervised, elite: Elite) -> Supervised:
     """The network of an elite."""
-    net = objective.net.with_structure(elite.structure)
+    net: Any = objective.net
+    net = net.with_structure(elite.structure)
     return put(Supervised(net, objective.criterion), elite.weights)
 
 

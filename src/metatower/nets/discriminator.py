@@ -1,6 +1,7 @@
 """Telling networks apart by what they do: fingerprints, a discriminator of them, and the losses of the two players."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -20,7 +21,7 @@ def fingerprint(
     Outputs on `probes`, which have no labels; the residual on every example of `support`, as the derivative of the loss
     by the outputs; the logarithm of the gradient's length there; and the cost of the structure.
     """
-    net = objective.net
+    net: Any = objective.net
     key = jax.random.key(0)  # no chance in the loss of a network
 
     def of_outputs(outputs):

@@ -61,8 +61,8 @@ class SuperNet(eqx.Module):
         there = [jnp.array(float(sizes[0]))]
         there += [jnp.sum(u[:size]) for u, size in zip(units, sizes[1:-1], strict=True)]
         there.append(jnp.array(float(sizes[-1])))
-        used = sum(a * b for a, b in pairwise(there))
-        return used / sum(a * b for a, b in pairwise(sizes))
+        used = jnp.stack([a * b for a, b in pairwise(there)])
+        return jnp.sum(used) / sum(a * b for a, b in pairwise(sizes))
 
 
 class OneOp(eqx.Module):

@@ -10,7 +10,7 @@ from metatower.core import Descend, Learner, State, lift
 from metatower.core.keys import fork
 from metatower.evaluation.conclusion import Conclusion
 from metatower.evaluation.episodes import evaluate
-from metatower.learners.meta_gan_few_shot import CLASSIFIER, GENERATOR, MetaGANFewShot, meta_gan_few_shot
+from metatower.learners.meta_gan_few_shot import CLASSIFIER, GENERATOR, meta_gan_few_shot
 from metatower.learners.nearest import NearestNeighbour
 from metatower.nets import MLP, Supervised, cross_entropy
 from metatower.recipes.maml_glyphs import MAMLGlyphs
@@ -65,7 +65,7 @@ class MetaGANGlyphs(MAMLGlyphs):
         maml = Descend(objective, clip(per_step(sgd(rates)), CLIP), self.inner_steps)
         return lift(maml, clip(adam(self.rate), CLIP), batch=self.batch)
 
-    def artefact(self, learner: MetaGANFewShot, state: State) -> Learner:
+    def artefact(self, learner: Any, state: State) -> Learner:
         return learner.result(state)
 
     def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:

@@ -169,7 +169,7 @@ class OfKind(Tasks):
         kind: number in `family.kinds`; an array, so that one compiled program serves all kinds.
     """
 
-    family: FunctionFamily
+    family: Tasks
     kind: Int[Array, ""]
 
     def sample(self, key: PRNGKeyArray) -> Task:
