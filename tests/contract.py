@@ -57,6 +57,7 @@ from metatower.learners import (
     ImplicitMAML,
     LogisticRegression,
     MatchingNetwork,
+    MetaGAN,
     NearestCentroid,
     NearestNeighbour,
     PrototypicalNetwork,
@@ -68,6 +69,9 @@ from metatower.learners import (
     maml,
     maml_plus_plus,
     maml_rl,
+    meta_gan,
+    meta_gan_few_shot,
+    meta_gan_trainer,
     meta_sgd,
     recurrent_adaptation,
     reptile,
@@ -89,6 +93,7 @@ from metatower.nets import (
     learned_loss,
 )
 from metatower.nets.controller import ManagerWorker
+from metatower.nets.super_net import super_net
 from metatower.rules import kronecker, learned_lstm, learned_mlp, online, only, task_conditioned
 
 
@@ -286,6 +291,28 @@ def guided(explores: bool = False, **options) -> Guided:
     )  # fmt: skip
 
 
+def generating(**options) -> MetaGAN:
+    """A meta-GAN whose networks tell three classes of points in the plane apart."""
+    objective = Supervised(super_net((2, 3, 3), "tanh", key=key(13)), cross_entropy)
+    base = Descend(objective, sgd(rates_for(objective, 0.2)), steps=1)
+    return meta_gan(base, 2, 3, key=key(14), chance=2, context=3, batch=2, judged=2, **options)
+
+
+def generating_trainer() -> Learner:
+    """Its trainer, as small as it goes."""
+    rules = {"generator": sgd(number(0.1)), "discriminator": sgd(number(0.1))}
+    sizes = {"distributions": 1, "tasks": 1, "context": 2, "pairs": 1, "bank": 2, "fresh": 1, "every": 1, "long": 1}
+    family = Stretched(Blobs(number(0.5)))
+    return meta_gan_trainer(generating(), family, jnp.ones((2, 2)), rules, key=key(15), **sizes)
+
+
+def faking() -> Learner:
+    """A classifier of three classes and of fakes, against who makes them."""
+    net = Linear(2, 4, key=key(5))
+    rules = {"classifier": sgd(number(0.1)), "generator": sgd(number(0.1))}
+    return meta_gan_few_shot(net, sgd(number(0.2)), 2, rules, key=key(6), steps=1, batch=2, judged=2)
+
+
 LEARNERS: dict[str, Callable[[], Learner]] = {
     "maml": lambda: maml(curve(), number(0.2), steps=2),
     "anil": lambda: anil(curve(), lambda o: o.b, number(0.2), steps=2),
@@ -322,6 +349,10 @@ CLASSIFIERS: dict[str, Callable[[], Learner]] = {
     "maml_plus_plus, with norms": lambda: maml_plus_plus(Supervised(embedding(), cross_entropy), 0.2, steps=2),
     "imaml, support statistics": lambda: ImplicitMAML(Supervised(embedding(), cross_entropy), 0.2, steps=2),
     "maml, learned loss": lambda: Descend(fit(), sgd(number(0.2)), steps=2, learn=lambda o: o.objective),
+    "meta-gan": generating,
+    "meta-gan that refines": lambda: generating(refine=sgd(number(0.1))),
+    "meta-gan's trainer": generating_trainer,
+    "meta-gan of pictures": faking,
     "maml, support statistics": lambda: maml(Supervised(embedding(), cross_entropy), number(0.2), steps=2),
 }
 """Learners of classes: their rows bring tasks of their own."""

@@ -251,8 +251,9 @@ def test_the_query_does_not_move_the_adapted_state(row, part):
         [make().gradient for make in GRADIENTS.values()] if row == "learner: maml" else [Expected(learner).gradient]
     )
     if learner.height:  # support and query are distributions
-        tasks = data_of(row, 2).sample(key(0))
-        task, query = tasks, next(name for name in ("slope", "spread", "environment") if hasattr(tasks.support, name))
+        tasks = data_of(row, learner.height + 1).sample(key(0))
+        places = ("slope", "spread", "environment", "below")
+        task, query = tasks, next(name for name in places if hasattr(tasks.support, name))
     else:
         task = data_of(row, 1).sample(key(0))
         query = part if hasattr(task.query, part) else "task"

@@ -8,6 +8,8 @@ head to the features of a network (`learners.features`): Prototypical and Matchi
 `RecurrentAdaptation` learns a task by a learned rule, `Lifetime` a distribution by a recurrent memory (storey 1,
 without a gradient), `Guided` a distribution under a policy, and `SelfReferential` a task by a weight matrix that
 rewrites itself.
+`MetaGAN` reads a distribution and generates the learner of its tasks; `MetaGANTrainer` (storey 2) trains it against a
+discriminator, and `MetaGANFewShot` a classifier of pictures against a generator of fakes.
 Learners that act in worlds (`learners.acting`) are `RL2`, trained by `PPO`, and the agents that it is compared with.
 `maml_rl` learns a world by policy gradients.
 """
@@ -34,6 +36,12 @@ from metatower.learners.maml_rl import Reflex as Reflex
 from metatower.learners.maml_rl import maml_rl as maml_rl
 from metatower.learners.matching import FullContext as FullContext
 from metatower.learners.matching import MatchingNetwork as MatchingNetwork
+from metatower.learners.meta_gan import MetaGAN as MetaGAN
+from metatower.learners.meta_gan import meta_gan as meta_gan
+from metatower.learners.meta_gan_few_shot import MetaGANFewShot as MetaGANFewShot
+from metatower.learners.meta_gan_few_shot import meta_gan_few_shot as meta_gan_few_shot
+from metatower.learners.meta_gan_trainer import MetaGANTrainer as MetaGANTrainer
+from metatower.learners.meta_gan_trainer import meta_gan_trainer as meta_gan_trainer
 from metatower.learners.meta_sgd import meta_sgd as meta_sgd
 from metatower.learners.nearest import NearestNeighbour as NearestNeighbour
 from metatower.learners.nearest_centroid import NearestCentroid as NearestCentroid

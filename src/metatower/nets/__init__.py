@@ -4,6 +4,9 @@ from metatower.nets.conv import Conv as Conv
 from metatower.nets.conv import ConvNet as ConvNet
 from metatower.nets.conv import convolve as convolve
 from metatower.nets.conv import max_pool as max_pool
+from metatower.nets.discriminator import Discriminator as Discriminator
+from metatower.nets.generator import Generator as Generator
+from metatower.nets.generator import TaskEncoder as TaskEncoder
 from metatower.nets.learned_loss import LearnedLoss as LearnedLoss
 from metatower.nets.learned_loss import learned_loss as learned_loss
 from metatower.nets.minibatch import Minibatch as Minibatch
@@ -26,6 +29,8 @@ from metatower.nets.recurrent import Forgetful as Forgetful
 from metatower.nets.recurrent import Memory as Memory
 from metatower.nets.recurrent import MinGRU as MinGRU
 from metatower.nets.sets import SetEncoder as SetEncoder
+from metatower.nets.super_net import SuperNet as SuperNet
+from metatower.nets.super_net import super_net as super_net
 from metatower.nets.supervised import Examples as Examples
 from metatower.nets.supervised import Supervised as Supervised
 from metatower.nets.supervised import cross_entropy as cross_entropy

@@ -11,6 +11,8 @@ from metatower.recipes.learned_outer_rule import LearnedOuterRule
 from metatower.recipes.maml_glyphs import MAMLGlyphs
 from metatower.recipes.maml_navigation import MAMLNavigation
 from metatower.recipes.maml_sinusoid import MAMLSinusoid
+from metatower.recipes.meta_gan import MetaGANFunctions
+from metatower.recipes.meta_gan_glyphs import MetaGANGlyphs
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
 from metatower.recipes.recurrent_memory import RecurrentMemory
@@ -27,6 +29,8 @@ RECIPES: dict[str, type[Recipe]] = {
     "recurrent-memory": RecurrentMemory,
     "learned-outer-rule": LearnedOuterRule,
     "hierarchical-rl": HierarchicalRL,
+    "meta-gan": MetaGANFunctions,
+    "meta-gan-glyphs": MetaGANGlyphs,
     "maml-glyphs": MAMLGlyphs,
     "maml-sinusoid": MAMLSinusoid,
     "prototypical": Prototypical,

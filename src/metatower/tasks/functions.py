@@ -176,5 +176,21 @@ class FunctionFamily(Tasks):
         return Task(pool(0), pool(self.judges))
 
 
+class OfKind(Tasks):
+    """The distributions of a family, all of one of its kinds.
+
+    Args:
+        family: draws everything else.
+        kind: number in `family.kinds`; an array, so that one compiled program serves all kinds.
+    """
+
+    family: Tasks
+    kind: Int[Array, ""]
+
+    def sample(self, key: PRNGKeyArray) -> Task:
+        task = self.family.sample(key)
+        return eqx.tree_at(lambda task: (task.support.kind, task.query.kind), task, (self.kind, self.kind))
+
+
 def _between(bounds: Float[Array, "2"], share: Float[Array, ""]) -> Float[Array, ""]:
     return bounds[0] + (bounds[1] - bounds[0]) * share

@@ -1,0 +1,98 @@
+"""What a run of the meta-GAN has shown, in sentences: compute, structures, memory."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from metatower.core.keys import fork
+from metatower.core.plan import cost, plan
+from metatower.evaluation.episodes import episode_keys
+from metatower.evaluation.generated import audit, diversity, structures
+from metatower.learners.meta_gan import MetaGAN
+from metatower.nets.super_net import OPS
+from metatower.tasks.pooled import Pooled
+
+
+def about_structures(recipe: Any, ours: MetaGAN, grid: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    """Which operation is right for a kind, by measurement, and which is generated.
+
+    Args:
+        grid: losses of learners with one operation, by operation and kind of function.
+    """
+    family, count = recipe.family("train"), recipe.episodes
+    ops, used = structures(ours, family, episodes=count, seed=recipe.seed)
+    keys = episode_keys(recipe.seed, 0, count)
+    kinds = np.asarray(jax.vmap(lambda key: family.sample(fork(key, 3)[0]).support.kind)(keys))
+    names, notes, right = list(OPS), [], []
+    for number, kind in enumerate(family.kinds):
+        means = {op: losses[kind].mean() for op, losses in grid.items()}
+        wanted = min(means, key=lambda op: means[op])
+        here = ops[kinds == number]
+        right.append((here == names.index(wanted)).all(axis=1))
+        layers = "; ".join(
+            f"layer {i + 1} "
+            + ", ".join(f"{op} {np.mean(column == j):.0%}" for j, op in enumerate(names) if (column == j).any())
+            for i, column in enumerate(here.T)
+        )
+        table = ", ".join(f"{op} {mean:.3f}" for op, mean in means.items())
+        notes.append(
+            f"Right for {kind} is {wanted}: MAML with one operation, trained on this kind for {recipe.grid_steps} "
+            f"steps, has a loss of {table} on validation distributions after {recipe.inner_steps} steps. Generated for "
+            f"{len(here)} fresh distributions: {layers}."
+        )
+    notes.append(
+        f"The right operation is generated in all layers on {np.concatenate(right).mean():.0%} of {count} fresh "
+        f"distributions of known kinds, and {used.mean():.0%} of the super-net's multiplications are used."
+    )
+    return notes
+
+
+def about_memory(recipe: Any, artefact: MetaGAN) -> list[str]:
+    """Whether networks are only remembered, and how different draws are."""
+    notes, few = [], min(recipe.episodes, 50)
+    for label, family in recipe.judged_on().items():
+        found = audit(artefact, family, recipe.probes(), episodes=recipe.episodes, seed=recipe.seed)
+        before, after = diversity(artefact, family, recipe.probes(), draws=recipe.draws, episodes=few, seed=recipe.seed)
+        low, middle, high = np.quantile(found.novelty, (0.05, 0.5, 0.95))
+        notes.append(
+            f"Memorisation{label}: the distance of an adapted network to the nearest elite, over the elites' median "
+            f"distance to theirs ({found.elites_apart:.2f}), is {middle:.2f} in the median, from {low:.2f} to "
+            f"{high:.2f} in 90 % of cases; {found.replicas:.0%} are replicas. Draws for one distribution differ by "
+            f"{before.mean():.3f} before and {after.mean():.3f} after adaptation (standard deviation of outputs)."
+        )
+    return notes
+
+
+def costs(recipe: Any) -> tuple[float, float]:
+    """Floating-point operations of a step of storey 2, elites by their mean, and of one of pooled MAML."""
+    key, data, trainer = jax.random.key(0), recipe.data(), recipe.learner()
+    # what is counted is a step in which elites are made
+    one, two = (cost(dataclasses.replace(trainer, fresh=n), data, 2, key, False).flops for n in (1, 2))
+    step = 2 * one - two + (two - one) * trainer.fresh / trainer.every
+    return step, plan(recipe._pooled_trainer(), Pooled(data), compile=False).costs[0].flops
+
+
+def about_run(recipe: Any, rates: tuple[float, float]) -> list[str]:
+    """What exactly was run, and what each contestant had of compute.
+
+    Args:
+        rates: outer rate and momentum that were chosen for pooled MAML.
+    """
+    ours, pooled = costs(recipe)
+    ratio = (recipe.pooled_steps + recipe.pooled_extra) * pooled / (max(1, recipe.steps) * ours)
+    return [
+        f"{recipe.steps:,} storey-2 steps of {recipe.distributions} distributions each, {recipe.context} tasks of each "
+        f"read, two draws judged on {recipe.tasks} others after one and after {recipe.inner_steps} inner steps, and "
+        f"{recipe.pairs} pairs of a generated network and an elite; {recipe.elites} elites of {recipe.long} "
+        f"Adam steps. λ_a {recipe.adversarial:g}, λ_d {recipe.diversity:g}, λ_c {recipe.cost:g}. Seed {recipe.seed}.",
+        f"Judged on {recipe.episodes} distributions, the same for all, each by {recipe.final_judged} tasks of another "
+        f"pool than the {recipe.meta_steps * recipe.meta_batch} that were read, or learned from in K = "
+        f"{recipe.meta_steps} meta-steps. Intervals are over distributions, of one training run. The ablations had the "
+        "same number of steps.",
+        f"Pooled MAML had {ratio:.2f} times the floating-point operations of storey 2; an ensemble of {recipe.draws} "
+        f"MAMLs as many as pooled MAML, all together. Outer rate {rates[0]:g} and momentum {rates[1]:g} were the best "
+        f"on {recipe.tuned_on} validation distributions. A step of storey 2 is {ours:.2e} operations.",
+        "No setting of any contestant was chosen on the distributions that it is judged on.",
+    ]
