@@ -23,14 +23,15 @@ from metatower.training.loop import train
 from metatower.training.progress import progress
 from metatower.training.runtime import setup
 
+START, DEFAULT = "nothing (the start)", "weights and all rates (the default)"
 RATES = ("inner-rates", "outer-rates")
 SETS = {
-    "nothing (the start)": None,
+    START: None,
     "weights": ("weights",),
     "inner rates": ("inner-rates",),
     "outer rates": ("outer-rates",),
     "inner and outer rates": RATES,
-    "weights and all rates (the default)": ("weights", *RATES),
+    DEFAULT: ("weights", *RATES),
     "default and momentum": ("weights", *RATES, "momentum"),
     "default and step-loss weights": ("weights", *RATES, "step-weights"),
     "default and preconditioner": ("weights", *RATES, "preconditioner"),
@@ -76,20 +77,31 @@ def main() -> None:
                 values, seconds[name] = one(groups, options, Path(folder), given.episodes, show)
                 losses[name].append(values)
                 print(f"seed {seed}  {name}: {values.mean():.4f}  {1000 * seconds[name]:.0f} ms/step", flush=True)
-    usual = np.array(losses["weights and all rates (the default)"])
+                conclude(losses, seconds, given)
+
+
+def conclude(losses: dict[str, list[np.ndarray]], seconds: dict[str, float], given: argparse.Namespace) -> None:
+    """The table so far, over the seeds that all sets have."""
+    done = {name: each for name, each in losses.items() if each}
+    count = min(map(len, done.values()))
+    usual = np.array(done.get(DEFAULT, done[START])[:count])
     rows = []
-    for name, each in losses.items():
-        found, ratio = hierarchical(np.array(each)), hierarchical(np.log(np.array(each)) - np.log(usual))
+    for name, each in done.items():
+        values = np.array(each[:count])
+        found, ratio = hierarchical(values), hierarchical(np.log(values) - np.log(usual))
         percent = [100 * (np.exp(x) - 1) for x in (ratio.mean, ratio.lo, ratio.hi)]
         rows.append({
             "name": name, "metric": "loss@K", "mean": found.mean, "ci95": [found.lo, found.hi], "n": found.n,
-            "unit": "distribution", "seeds": given.seeds, "against_default_percent": percent[0],
-            "against_default_ci95": percent[1:], "ms_per_step": 1000 * seconds[name],
+            "unit": "distribution", "seeds": given.seeds[:count], "percent": percent[0], "percent_ci95": percent[1:],
+            "against": DEFAULT if done.get(DEFAULT) else START, "ms_per_step": 1000 * seconds[name],
         })  # fmt: skip
         print(f"{name:40} {found.mean:.3f}  {percent[0]:+.1f} % [{percent[1]:+.1f}, {percent[2]:+.1f}]")
     if given.out:
         sizes = {"steps": given.steps, "pooled_steps": given.pooled_steps, "seeds": given.seeds}
-        command = f"python -m benchmarks.groups --steps {given.steps} --seeds {' '.join(map(str, given.seeds))}"
+        command = (
+            f"python -m benchmarks.groups --steps {given.steps} --pooled-steps {given.pooled_steps} "
+            f"--episodes {given.episodes} --seeds {' '.join(map(str, given.seeds))}"
+        )
         write_json(given.out, {"command": command, "machine": machine(), "sizes": sizes, "results": rows})
 
 

@@ -16,6 +16,7 @@ from metatower.core import Learner
 from metatower.core.errors import UserError
 from metatower.core.plan import plan
 from metatower.evaluation import comparison as judging
+from metatower.evaluation import comparison_page
 from metatower.evaluation.comparison import Measured, Sizes
 from metatower.recipes import run
 from metatower.recipes.families import COMMON, FAMILIES, Family, recipe_for
@@ -338,8 +339,6 @@ def _concluded(
         "notes": chosen,
     }
     write_json(folder / RESULT, content)
-    from metatower.evaluation import comparison_page
-
     words = {name: family.words for name, family in asked.chosen.items()}
     comparison_page.write(folder, read_json(folder / RESULT), measured, parents, words)
     return content
