@@ -12,7 +12,7 @@ judged on, by antithetic evolution strategies where it chooses bins, by the exac
   meta-gradient, the best schedule is β_k = v_k / (v_k + σ²) and ends at 1/v_K = 1/v_0 + K/σ²; the ratio of σ² to v_0
   differs from distribution to distribution, and is not told. The static reference is the best constant rate for all.
 
-Writes `benchmarks/results/white-box.json`.
+Writes `benchmarks/results/white-box.json`, a row as soon as it is measured; `--only` measures one again.
 """
 
 import argparse
@@ -329,16 +329,17 @@ ALL = {"tasks": tasks, "inner rate": inner_rate, "schedule": schedule}
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="less training; nothing is written")
-    parser.add_argument("--only", choices=list(ALL), help="one of them; nothing is written")
+    parser.add_argument("--only", choices=list(ALL), help="one of them; the others stay as they are in the file")
     options = parser.parse_args(arguments)
-    rows = []
+    path = RESULTS / "white-box.json"
+    rows = {row["name"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
     for name, run in ALL.items():
         if options.only in (None, name):
-            rows.append(run(options.quick))
-            print(json.dumps(rows[-1], indent=1), flush=True)
-    if not (options.quick or options.only):
-        command = "python -m benchmarks.white_box"
-        (RESULTS / "white-box.json").write_text(json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
+            rows[name] = run(options.quick)
+            print(json.dumps(rows[name], indent=1), flush=True)
+            if not options.quick:
+                found = {"command": "python -m benchmarks.white_box", "rows": [rows[n] for n in ALL if n in rows]}
+                path.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 
 
