@@ -32,7 +32,7 @@ class MetaGANGlyphs(MAMLGlyphs):
     name: ClassVar[str] = "meta-gan-glyphs"
 
     steps: int = 2000
-    fakes: float = 1.0
+    fakes: float = 0.1
     """How much the fakes count in the classifier's loss."""
     generator_rate: float = 1e-3
     """Adam's step size for the generator."""
