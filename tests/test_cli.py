@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,6 +205,18 @@ class TestARun:
             (tmp_path / name).write_bytes((finished / "model" / name).read_bytes())
         copied = metatower.load(tmp_path)
         assert eqx.tree_equal(copied, learner)
+
+    def test_options_that_were_changed_afterwards_are_refused(self, finished, tmp_path, capsys):
+        copied = tmp_path / "run"
+        shutil.copytree(finished, copied)
+        for config, command in (("config.json", "resume"), ("model/config.json", "evaluate")):
+            whole = (copied / config).read_text()
+            changed = json.loads(whole)
+            changed["options"]["inner_rate"] = 0.5
+            (copied / config).write_text(json.dumps(changed))
+            assert main([command, str(copied)]) == 2
+            assert "other options" in said(capsys) if command == "resume" else "was changed since" in said(capsys)
+            (copied / config).write_text(whole)
 
     def test_a_damaged_model_is_refused(self, finished, tmp_path, capsys):
         for name in ("config.json", "model.safetensors"):

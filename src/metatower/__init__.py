@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from metatower.core import Constant as Constant
     from metatower.core import Descend as Descend
     from metatower.core import Expected as Expected
+    from metatower.core import Gradient as Gradient
     from metatower.core import Learner as Learner
     from metatower.core import Objective as Objective
     from metatower.core import Positive as Positive
+    from metatower.core import Rule as Rule
     from metatower.core import Task as Task
     from metatower.core import Tasks as Tasks
     from metatower.core import describe as describe
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "metatower.core": "Constant Descend Expected Learner Objective Positive Task Tasks describe lift value",
+    "metatower.core": "Constant Descend Expected Gradient Learner Objective Positive Rule Task Tasks describe lift value",
     "metatower.core.plan": "plan",
     "metatower.recipes.run": "load",
     "metatower.rules": "adam anneal clip from_optax momentum per_step rates_for sgd",

@@ -4,8 +4,10 @@ import dataclasses
 import difflib
 import inspect
 import io
+import math
 import os
 import shlex
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -65,6 +67,13 @@ def _main(arguments: list[str]) -> int:
         return _complain(f"{where}{error.strerror or error}.")
     except UserError as error:
         return _complain(str(error))
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        if not _too_large(error):
+            raise
+        return _complain(
+            "These options ask for more memory than there is, or for a number that no array can have. Lower the largest "
+            "of them (batch, hidden, ways, episodes …); `metatower plan RECIPE` says beforehand what a step needs."
+        )
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -136,12 +145,16 @@ def _execute(recipe: Any, folder: Path, given: Any, arguments: list[str]) -> int
     from metatower.evaluation import tables
     from metatower.evaluation.conclusion import Conclusion
     from metatower.recipes import run
+    from metatower.training.checkpoint import checkpoints
     from metatower.training.loop import Interrupted
     from metatower.training.processes import is_first, join, own_folder
     from metatower.training.progress import progress
     from metatower.training.runtime import setup
 
+    if not (math.isfinite(given.checkpoint_every) and given.checkpoint_every >= 0):
+        raise UserError(f"Expected --checkpoint-every as seconds of at least 0, got {given.checkpoint_every}.")
     setup(given.devices)
+    fresh = not folder.exists()
     if given.coordinator is not None:
         join(given.coordinator, given.processes, given.process)
     try:
@@ -150,6 +163,10 @@ def _execute(recipe: Any, folder: Path, given: Any, arguments: list[str]) -> int
             summary = run.execute(recipe, own, show, checkpoint_every_seconds=given.checkpoint_every)
     except (Interrupted, KeyboardInterrupt):
         return _stopped(folder)
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        if fresh and _too_large(error) and not checkpoints(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # nothing was done: the name is free for options that fit
+        raise
     if not is_first():
         return 0
     conclusion = Conclusion.load(folder / run.CONCLUSION)
@@ -351,6 +368,11 @@ def _stopped(folder: Path | None) -> int:
     again = f" Continue with: metatower resume {folder}" if folder and folder.exists() else ""
     print(f"\nStopped.{again}", file=sys.stderr)
     return 130
+
+
+def _too_large(error: Exception) -> bool:
+    """Whether this is what Python, NumPy or XLA say where there is too little memory."""
+    return isinstance(error, MemoryError | OverflowError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _complain(sentence: str) -> int:

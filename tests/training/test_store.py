@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pickle
 
@@ -5,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from metatower.core.errors import UserError
 from metatower.training import load_arrays, save_arrays
@@ -145,6 +147,28 @@ def test_damage_is_one_clear_sentence(tmp_path, name):
         load_arrays(path, tree)
     assert "\n" not in str(caught.value)
     assert "a.safetensors" in str(caught.value) or "meta.json" in str(caught.value)
+
+
+def test_what_is_said_about_arrays_cannot_be_changed_behind_their_back(tmp_path):
+    path, tree = tmp_path / "a.safetensors", {"w": jnp.ones(3)}
+    save_arrays(path, tree, {"options": {"rate": 0.1, "worst": float("nan"), "name": "é"}})
+    assert load_arrays(path, tree)[1]["options"]["rate"] == 0.1
+    record = json.loads((tmp_path / "meta.json").read_text())
+    record["options"]["rate"] = 0.2
+    (tmp_path / "meta.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"meta\.json was changed since a\.safetensors was written"):
+        load_arrays(path, tree)
+
+
+def test_files_without_a_digest_are_read(tmp_path):
+    path, tree = tmp_path / "a.safetensors", {"w": np.ones(3, np.float32)}
+    save_arrays(path, tree)
+    data = safetensors.numpy.save(tree)
+    path.write_bytes(data)
+    record = json.loads((tmp_path / "meta.json").read_text())
+    record["arrays"]["sha256"] = hashlib.sha256(data).hexdigest()
+    (tmp_path / "meta.json").write_text(json.dumps({**record, "added": 1}))
+    assert load_arrays(path, tree)[1]["added"] == 1
 
 
 @pytest.mark.parametrize(

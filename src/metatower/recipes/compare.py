@@ -74,10 +74,21 @@ class Asked:
         if not (np.isfinite(self.minutes) and self.minutes > 0):
             raise UserError(f"Expected --budget as minutes above 0, got {self.minutes:g}.")
 
-    @property
-    def chosen(self) -> dict[str, Family]:
-        """The families that take part."""
-        return {name: each for name, each in FAMILIES.items() if not self.only or name in self.only}
+    def chosen(self, own: OwnFamily | None) -> dict[str, Family]:
+        """The families that take part: those that are asked for, and can use the network of one's own file.
+
+        Raises:
+            UserError: none.
+        """
+        asked = {name: each for name, each in FAMILIES.items() if not self.only or name in self.only}
+        given = own is not None and own.build is not None
+        fits = {name: each for name, each in asked.items() if each.any_network or not given}
+        if not fits:
+            raise UserError(
+                f"{self.families} gives the network (`objective`), and {', '.join(asked)} makes its own. Leave "
+                "`objective` out, or compare other families."
+            )
+        return fits
 
 
 @dataclass(frozen=True)
@@ -167,7 +178,7 @@ def _plan(asked: Asked, own: OwnFamily | None, show: Progress) -> Planned:
     meta_step = plan(base.trainer(), base._one_of(base.data()), compile=False).costs[0].flops
     judgement = meta_step * judged / base.meta_batch / 8  # measured: it takes no gradient of the whole
     a_run = base.meta_steps * meta_step
-    families = asked.chosen
+    families = asked.chosen(own)
     # on both kinds: runs of all contestants with the judgements of their curves, and runs ten times as long of some
     each = episodes * (a_run + (base.meta_steps + 1) * judgement)
     judging_all = (
@@ -215,9 +226,10 @@ def _one_seed(
     base._start(make_folder(folder), show)
     contestants: dict[str, Learner] = {}
     parents: dict[str, str] = {}
-    for number, (name, family) in enumerate(asked.chosen.items()):
-        show.note(f"seed {seed}: {name} (family {number + 1} of {len(asked.chosen)}), {planned.steps[name]:,} steps")
-        recipe = recipe_for(family.recipe, own, **{**options, **family.options, "steps": planned.steps[name]})
+    for number, (name, steps) in enumerate(planned.steps.items()):
+        family = FAMILIES[name]
+        show.note(f"seed {seed}: {name} (family {number + 1} of {len(planned.steps)}), {steps:,} steps")
+        recipe = recipe_for(family.recipe, own, **{**options, **family.options, "steps": steps})
         place = folder / name
         if not (place / "baselines").exists():
             make_folder(place)
@@ -339,7 +351,7 @@ def _concluded(
         "notes": chosen,
     }
     write_json(folder / RESULT, content)
-    words = {name: family.words for name, family in asked.chosen.items()}
+    words = {name: FAMILIES[name].words for name in planned.steps}
     comparison_page.write(folder, read_json(folder / RESULT), measured, parents, words)
     return content
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from metatower.core import Objective, Tasks
-from metatower.recipes.on_functions import OnFunctions
+from metatower.recipes.hierarchical import HierarchicalRL
+from metatower.recipes.meta_gan import MetaGANFunctions
+from metatower.recipes.on_functions import Criterion, OnFunctions
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.own_family import OwnFamily
 from metatower.recipes.recurrent_memory import RecurrentMemory
@@ -26,6 +28,19 @@ class Family:
     """Of the recipe, where they are not its own."""
     from_pooled: bool = True
     """Whether it sets out from pooled MAML, whose training then counts as its own."""
+    any_network: bool = True
+    """Whether it takes the network of a family's file (`objective`), where that gives one."""
+
+
+@dataclass(frozen=True)
+class _GuidedOnFunctions(HierarchicalRL):
+    """Hierarchical reinforcement learning where no source is corrupted: all that it can guide are steps and rates."""
+
+    def family(self, split: str) -> Tasks:
+        return OnFunctions.family(self, split)
+
+    def judged_on(self) -> dict[str, Tasks]:
+        return OnFunctions.judged_on(self)
 
 
 FAMILIES: dict[str, Family] = {
@@ -40,6 +55,23 @@ FAMILIES: dict[str, Family] = {
         "No gradient step on the distribution at all: a recurrent memory meets one task after the other, and what it "
         "remembers moves the initial weights and steers a learned update rule.",
         slower=1.5,
+    ),
+    "hierarchical": Family(
+        _GuidedOnFunctions,
+        "A policy guides MAML: every other meta-step a manager chooses which tasks, how many inner steps and which "
+        "routine, and at every meta-step a worker changes the rates. Trained by evolution strategies; where it is not "
+        "better than the best static schedule on validation distributions, that schedule ships.",
+        slower=3.0,
+        options={"static_searched": 16, "gate": 96},
+    ),
+    "meta-gan": Family(
+        MetaGANFunctions,
+        "A generator reads the tasks of a distribution and emits a network, its operations, units, initial weights and "
+        "rates, that adapts in a few steps; a discriminator compares what it does with what networks do that were "
+        "trained for long.",
+        slower=2.0,
+        from_pooled=False,
+        any_network=False,
     ),
 }
 """By the name that results have. To add one, add its recipe here."""
@@ -83,6 +115,10 @@ class _OnOwn:
 
     def objective(self, seed: int) -> Objective:
         return self.own.objective(seed, COMMON["hidden"])
+
+    @property
+    def criterion(self) -> Criterion:
+        return self.own.criterion
 
     def numbers(self) -> tuple[int, int]:
         return self.own.inputs, self.own.outputs

@@ -19,9 +19,9 @@ from metatower.gradients import Evolution
 from metatower.learners import Guided
 from metatower.nets.controller import Controller, ManagerWorker, at_rest
 from metatower.nets.schedulers import Exp3, RandomChoice, Schedule
-from metatower.recipes.maml_baselines import CHUNK, SEARCH_SEED, MAMLBaselines
+from metatower.recipes.maml_baselines import SEARCH_SEED, MAMLBaselines
 from metatower.recipes.on_functions import OnFunctions
-from metatower.rules import adam, anneal, clip, momentum, sgd
+from metatower.rules import adam, anneal, clip, momentum
 from metatower.tasks.binned import CorruptedFamily
 from metatower.tasks.functions import FunctionFamily
 from metatower.training.files import read_json, write_json
@@ -186,17 +186,13 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
             "worker frozen": by(only_the(artefact.controller, "manager")),
         }
 
-    def baselines(self, folder: Path, show: Progress) -> dict[str, Learner]:
-        """MAML without any guide."""
-        pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
-        tuned, _ = self._tuned_pooled(pooled, show)
-        found, _ = self._random_search(show)
-        default = Descend(self.objective(self.seed), sgd(0.01), steps=self.inner_steps)
+    def compared(self, artefact: Any, folder: Path, show: Progress) -> dict[str, Learner]:
+        start = self.begin(self.learner(), folder, show).objective.learner
+        mixed = dataclasses.replace(artefact, controller=shuffled(artefact.controller, self.seed))
         return {
-            "pooled MAML + K": tuned,
-            "pooled MAML + 5K": dataclasses.replace(tuned, steps=5 * self.meta_steps),
-            "MAML, rates from random search": found,
-            "default MAML": lift(default, adam(1e-3), batch=self.meta_batch, steps=self.meta_steps),
+            OURS: artefact,
+            "storey 2 frozen at its start": dataclasses.replace(start, rewarded=False),
+            "storey 2 shuffled": mixed,
         }
 
     def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
@@ -216,7 +212,7 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
         if not isinstance(learner, Guided):
             return super()._judge(learner, family, episodes, seed, show, title, judged)
         learner = dataclasses.replace(learner, judged=judged or self.final_judged)
-        chunk = min(CHUNK, self.searched_on)  # one shape for searches and verdicts: one program
+        chunk = min(self.chunk, self.searched_on)  # one shape for searches and verdicts: one program
         return evaluate(learner, family, episodes=episodes, seed=seed, chunk=chunk, show=show, title=title)
 
     def _best_static(self, maml: Descend, count: int, folder: Path, show: Progress) -> tuple[list[float], int]:

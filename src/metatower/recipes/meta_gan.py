@@ -12,6 +12,7 @@ import numpy as np
 
 from metatower.core import Constant, Descend, Learner, Objective, State, Tasks, lift, value
 from metatower.core.keys import fork
+from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Curves
 from metatower.evaluation.generated import drawn
 from metatower.evaluation.predictions import Predictions, best_sigma, calibration_error, mixture_nll, predictions
@@ -19,13 +20,13 @@ from metatower.evaluation.statistics import interval
 from metatower.learners.elites import from_elites
 from metatower.learners.meta_gan import MetaGAN, meta_gan, prescribed
 from metatower.learners.meta_gan_trainer import MetaGANTrainer, meta_gan_trainer
-from metatower.nets import Supervised, squared_error
+from metatower.nets import Supervised
 from metatower.nets.super_net import OPS, OneOp, of_one_op, super_net
 from metatower.recipes.maml_baselines import CHUNK, INNER_CLIP, MAMLBaselines
 from metatower.recipes.meta_gan_notes import about_memory, about_run, about_structures
 from metatower.recipes.on_functions import OnFunctions
 from metatower.rules import adam, anneal, clip, rates_for, sgd
-from metatower.tasks.functions import HALF_WIDTH, OfKind
+from metatower.tasks.functions import HALF_WIDTH, FunctionFamily, OfKind
 from metatower.tasks.pooled import Mismatched, Pooled
 from metatower.training.loop import train
 from metatower.training.progress import Progress
@@ -37,6 +38,8 @@ TOP_CLIP = 1.0
 """Global norm that the gradients of both players are scaled down to."""
 REFINING = (0.003, 0.01, 0.03)
 """Outer rates among which that of refining is chosen."""
+PROBES = 32
+"""Inputs at which fingerprints look."""
 CHOSEN_SEED, GRID_SEED = 303, 404
 """Added to the seed for the distributions on which widths of densities and rates of elites are chosen, and on which
 structures are compared."""
@@ -119,14 +122,17 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
 
     def of_op(self, op: str) -> Objective:
         """The super-net with one operation, with fresh weights."""
-        return Supervised(super_net((1, *self.hidden, 1), op, key=jax.random.key(self.seed)), squared_error)
+        inputs, outputs = self.numbers()
+        return Supervised(super_net((inputs, *self.hidden, outputs), op, key=jax.random.key(self.seed)), self.criterion)
 
     def learner(self) -> MetaGANTrainer:
         keys = fork(jax.random.key(self.seed), 2)
         objective = self.of_op("relu")
         rates = rates_for(objective, self.generated_rate)
         base = Descend(objective, clip(sgd(rates), INNER_CLIP), self.inner_steps)
-        learner = meta_gan(base, 1, 1, key=keys[0], steps=self.meta_steps, batch=self.meta_batch, judged=self.judged)
+        learner = meta_gan(
+            base, *self.numbers(), key=keys[0], steps=self.meta_steps, batch=self.meta_batch, judged=self.judged
+        )
         end = max(1, self.steps)
         rates = {"generator": self.network_rate, "discriminator": self.judge_rate}
         return meta_gan_trainer(
@@ -152,8 +158,12 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
         )
 
     def probes(self) -> jax.Array:
-        """Where fingerprints look."""
-        return jnp.linspace(-HALF_WIDTH, HALF_WIDTH, 32)[:, None]
+        """Where fingerprints look: along the line, or at inputs of some training tasks where there is no line."""
+        if isinstance(self.data(), FunctionFamily):
+            return jnp.linspace(-HALF_WIDTH, HALF_WIDTH, PROBES)[:, None]
+        tasks = Pooled(self.data())
+        inputs = jax.vmap(lambda key: tasks.sample(key).query.x)(fork(jax.random.key(self.seed), PROBES))
+        return inputs.reshape(-1, *inputs.shape[2:])[:: inputs.shape[1]]
 
     def artefact(self, learner: MetaGANTrainer, state: State) -> MetaGAN:
         """The learner of distributions, with the elites of its training."""
@@ -175,6 +185,15 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
             "random structure": self._without("random", "random", None, folder, show),
             **self._elites(artefact, show),
             "storey 2 frozen at its start": untrained,
+        }
+
+    def compared(self, artefact: MetaGAN, folder: Path, show: Progress) -> dict[str, Learner]:
+        del folder, show
+        ours, start = (dataclasses.replace(each, elites=None) for each in (artefact, self.learner().learner))
+        return {
+            OURS: ours,
+            "storey 2 frozen at its start": start,
+            "storey 2 shuffled": shuffled(start, ours, jax.random.key(self.seed)),
         }
 
     def _without(self, name: str, kind: str, ops: Any, folder: Path, show: Progress) -> MetaGAN:
@@ -394,5 +413,6 @@ class OfOp(MetaGANFunctions):
     op: str = "relu"
 
     def objective(self, seed: int) -> Objective:
-        layers = super_net((1, *self.hidden, 1), key=jax.random.key(seed)).layers
-        return Supervised(OneOp(layers, self.op), squared_error)
+        inputs, outputs = self.numbers()
+        layers = super_net((inputs, *self.hidden, outputs), key=jax.random.key(seed)).layers
+        return Supervised(OneOp(layers, self.op), self.criterion)

@@ -1,14 +1,17 @@
 """What the recipes at storey 2 that work on families of functions share."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 
-from metatower.core import Objective, Tasks
+from metatower.core import Objective, Scored, Tasks
 from metatower.nets import MLP, Supervised, squared_error
 from metatower.recipes.base import Recipe
 from metatower.tasks.functions import FunctionFamily
+
+Criterion = Callable[..., Scored]
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,13 @@ class OnFunctions(Recipe):
     def metric(self) -> str:
         return "loss"
 
+    @property
+    def criterion(self) -> Criterion:
+        """What predictions are judged by."""
+        return squared_error
+
     def objective(self, seed: int) -> Objective:
-        return Supervised(MLP((1, *self.hidden, 1), key=jax.random.key(seed)), squared_error)
+        return Supervised(MLP((1, *self.hidden, 1), key=jax.random.key(seed)), self.criterion)
 
     def family(self, split: str) -> Tasks:
         kinds = ("sawtooth", "bumps") if split == "test" else ("sinusoid", "triangle", "square")

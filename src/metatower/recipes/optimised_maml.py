@@ -69,7 +69,11 @@ class OptimisedMAML(MAMLBaselines):
         if "learned-loss" in self.learn and self.adapted is not None:
             raise UserError(f"{self.name}: learned-loss needs a network of which all layers move on a task.")
         for field in dataclasses.fields(self):
-            if isinstance(getattr(self, field.name), float) and field.name not in ("outer_decay", "decay_rate"):
+            if isinstance(getattr(self, field.name), float) and field.name not in (
+                "outer_decay",
+                "decay_rate",
+                "nuisance",
+            ):
                 self.above_zero(field.name)
             elif field.type is int and field.name not in ("seed", "steps", "pooled_steps", "pooled_extra"):
                 self.at_least_one(field.name)

@@ -44,7 +44,12 @@ class OwnFamily:
         if self.build is not None:
             return self.build(seed)
         net = MLP((self.inputs, *(self.hidden or hidden), self.outputs), key=jax.random.key(seed))
-        return Supervised(net, cross_entropy if self.labels else squared_error)
+        return Supervised(net, self.criterion)
+
+    @property
+    def criterion(self) -> Callable:
+        """What predictions are judged by, where the file gives no `objective`."""
+        return cross_entropy if self.labels else squared_error
 
 
 def read(path: Path) -> OwnFamily:

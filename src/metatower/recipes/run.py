@@ -42,6 +42,8 @@ def execute(
     show = Silent() if show is None else show
     if is_finished(folder):
         check_config(recipe, folder)
+        if (folder / MODEL).exists():
+            check_config(recipe, (folder / MODEL).parent)
         return read_json(folder / SUMMARY)
     # what can be refused is refused before anything is written
     learner, data = recipe.build()

@@ -60,7 +60,11 @@ def restore(
     if not (found := checkpoints(folder)):
         return None
     step, path = found[-1]
-    about = read_json(path / "meta.json")
+    older = f" Remove {path.name} to continue from {found[-2][1].name}." if len(found) > 1 else ""
+    try:
+        about = read_json(path / "meta.json")
+    except UserError as error:
+        raise UserError(f"{error}{older}") from error
     if about.get("step") != step or "arrays" not in about:
         raise UserError(f"{path} is not a checkpoint of this library: its meta.json does not say step {step}.")
     if about.get("seed") != seed:
@@ -77,7 +81,6 @@ def restore(
     try:
         state, about = load_arrays(path / "state.safetensors", like)
     except UserError as error:
-        older = f" Remove {path.name} to continue from {found[-2][1].name}." if len(found) > 1 else ""
         raise UserError(f"{error}{older}") from error
     return step, state, about
 

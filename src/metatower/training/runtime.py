@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import importlib.util
 import os
 import platform
 import signal
@@ -74,8 +75,10 @@ def _keep_memory() -> None:
 
 
 def _choose_devices(number: int | None) -> None:
-    if number is not None and not 1 <= number <= 4096:
+    if number is not None and number < 1:
         raise UserError(f"Expected at least 1 device, got {number}.")
+    if number is not None and number > cores() and importlib.util.find_spec("jax_plugins") is None:
+        raise UserError(f"Expected at most {cores()} devices, as this process may use so many cores; got {number}.")
     chosen = jax.config.values["jax_num_cpu_devices"] > 0 or "host_platform_device_count" in os.environ.get(
         "XLA_FLAGS", ""
     )

@@ -1,6 +1,7 @@
 """Trees of arrays on disk: safetensors named by key path, with a JSON record beside them. No pickle, no code."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import safetensors.numpy
 from jaxtyping import PyTree
 
 from metatower.core.errors import UserError
-from metatower.training.files import read_json, write_bytes, write_json
+from metatower.training.files import read_json, to_json, write_bytes, write_json
 
 FORMAT = 1
+SAID = "said"
+"""In the metadata of the file of arrays: a digest of what is said about them. Older files have none."""
 
 
 def save_arrays(path: Path, tree: PyTree, about: dict[str, Any] | None = None, *, record: str = "meta.json") -> None:
@@ -37,7 +40,7 @@ def save_arrays(path: Path, tree: PyTree, about: dict[str, Any] | None = None, *
         content[name] = np.ascontiguousarray(array).reshape(array.shape).view(_stored_as(array.dtype))
         listing[name] = {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
     try:
-        data = safetensors.numpy.save(content)
+        data = safetensors.numpy.save(content, {SAID: _digest(about or {})})
     except Exception as error:
         kinds = ", ".join(sorted({each["dtype"] for each in listing.values()}))
         raise UserError(f"Cannot store these arrays ({error}). Their types are {kinds}; use plain numbers.") from error
@@ -78,10 +81,28 @@ def load_arrays(path: Path, like: PyTree, *, record: str = "meta.json") -> tuple
         )
     if hashlib.sha256(data).hexdigest() != arrays.get("sha256"):
         raise UserError(f"{path} is not the file that {record} describes (sha256 differs): changed or damaged.")
+    said = _metadata(data).get(SAID)
+    if said not in (None, _digest({name: each for name, each in about.items() if name != "arrays"})):
+        raise UserError(
+            f"{path.parent / record} was changed since {path.name} was written with it: what it says of these arrays "
+            "cannot be trusted. Restore both, or train again."
+        )
     wanted, rebuild = _named(like)
     _check_names(path, set(wanted), set(content))
     listing = arrays.get("content")
     return rebuild({name: _leaf(path, name, wanted[name], content[name], listing) for name in wanted}), about
+
+
+def _digest(about: dict[str, Any]) -> str:
+    """Of what is said about arrays, as a reader of the JSON finds it."""
+    found = json.loads(to_json(about))
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """What a whole safetensors file says beside its arrays; its first eight bytes are the length of its JSON header."""
+    found = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__")
+    return found if isinstance(found, dict) else {}
 
 
 def _leaf(path, name, like, array, listing):
