@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--pooled-steps", type=int, default=8000)
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     setup()
@@ -73,7 +74,8 @@ def main() -> None:
     for seed in given.seeds:
         options = {"seed": seed, "steps": given.steps, "pooled_steps": given.pooled_steps, "pooled_extra": 1}
         with tempfile.TemporaryDirectory() as folder:
-            for name, groups in SETS.items():
+            for name in given.only:
+                groups = SETS[name]
                 values, seconds[name] = one(groups, options, Path(folder), given.episodes, show)
                 losses[name].append(values)
                 print(f"seed {seed}  {name}: {values.mean():.4f}  {1000 * seconds[name]:.0f} ms/step", flush=True)
@@ -102,6 +104,8 @@ def conclude(losses: dict[str, list[np.ndarray]], seconds: dict[str, float], giv
             f"python -m benchmarks.groups --steps {given.steps} --pooled-steps {given.pooled_steps} "
             f"--episodes {given.episodes} --seeds {' '.join(map(str, given.seeds))}"
         )
+        if given.only != list(SETS):
+            command += " --only " + " ".join(f'"{name}"' for name in given.only)
         write_json(given.out, {"command": command, "machine": machine(), "sizes": sizes, "results": rows})
 
 
