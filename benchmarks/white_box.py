@@ -1,6 +1,6 @@
 """A guide of meta-training where the optimum is known: `python -m benchmarks.white_box [--quick]`.
 
-Three runs whose best guide can be written down, each for a policy that is trained on other distributions than it is
+Two runs whose best guide can be written down, each for a policy that is trained on other distributions than it is
 judged on, by antithetic evolution strategies where it chooses bins, by the exact gradient where it moves rates alone:
 
 - "tasks": a share q of the bins delivers pure noise, gradients of mean zero. Who never takes one of them needs
@@ -8,9 +8,6 @@ judged on, by antithetic evolution strategies where it chooses bins, by the exac
 - "inner rate": linear regression with one inner step from the mean of the weights. With K shots in d dimensions,
   weights of standard deviation s_w and noise s, the best rate is a* = K s_w² / ((K + d + 1) s_w² + s²). All four differ
   from distribution to distribution, so that every static rate loses something. Only the worker is learned.
-- "schedule": meta-gradients of a quadratic with noise. With error variance v_0 of the start and noise variance σ² of a
-  meta-gradient, the best schedule is β_k = v_k / (v_k + σ²) and ends at 1/v_K = 1/v_0 + K/σ²; the ratio of σ² to v_0
-  differs from distribution to distribution, and is not told. The static reference is the best constant rate for all.
 
 Writes `benchmarks/results/white-box.json`, a row as soon as it is measured; `--only` measures one again.
 """
@@ -144,37 +141,6 @@ class Regression(Tasks):
         return Task(world, world)
 
 
-class Noisy(Tasks):
-    """A quadratic around one target: the meta-gradient of a batch of `BATCH` tasks has noise of variance σ²."""
-
-    target: Array
-    sigma: Array
-
-    def sample(self, key):
-        keys = fork(key, 2)
-        noise = self.sigma * BATCH**0.5
-        return Task(*((self.target + noise * jax.random.normal(k, self.target.shape),) for k in keys))
-
-
-class Point(Objective):
-    """Half the squared distance to a target, summed: a gradient of size 1 per unit of distance."""
-
-    w: Array
-
-    def loss(self, data, *, key):
-        return 0.5 * jnp.sum((self.w - data[0]) ** 2), {}
-
-
-class Quadratics(Tasks):
-    """Targets of variance 1 around the start; σ² of 0.3 to 30."""
-
-    def sample(self, key):
-        key_target, key_sigma = fork(key, 2)
-        target = jax.random.normal(key_target, (DIMENSIONS,))
-        sigma = jnp.exp(0.5 * jax.random.uniform(key_sigma, (), minval=np.log(0.3), maxval=np.log(30.0)))
-        return Task(Noisy(target, sigma), Noisy(target, jnp.zeros(())))
-
-
 def taught(guided: Guided, family: Tasks, parts, steps: int, rate: float, distributions: int, gradient: Gradient):
     """The guided learner with the given parts of its policy trained, and the seconds that took."""
     began = time.perf_counter()
@@ -271,49 +237,6 @@ def inner_rate(quick: bool) -> dict:
     }  # fmt: skip
 
 
-def schedule(quick: bool) -> dict:
-    """How far above the optimal schedule's end the guided run ends."""
-    horizon = 20
-
-    def ends(sigma, rate):
-        v = jnp.ones_like(sigma)
-        for _ in range(horizon):
-            v = (1 - rate) ** 2 * v + rate**2 * sigma**2
-        return v
-
-    worlds = jax.vmap(lambda k: Quadratics().sample(k).support)(episode_keys(3, 0, 2000))
-    static = best_static(lambda rate: jnp.mean(jnp.log(ends(worlds.sigma, rate))), 0.01, 1.0)
-    controller = ManagerWorker(24, key=jax.random.key(0), choices=1, default=0)
-    guided = Guided(
-        Descend(Point(jnp.zeros(DIMENSIONS)), sgd(0.0)), sgd(static), controller, jnp.array([0.0, 0.0, NEVER]),
-        steps=horizon, horizon=horizon, batch=BATCH, bins=1, every=horizon, choices=(1,), rewarded=True, judged=1,
-    )  # fmt: skip
-    ours, took = taught(
-        guided,
-        Quadratics(),
-        lambda c: (c.worker, c.change, c.reflex),
-        60 if quick else 400,
-        0.004,
-        16,
-        Unrolled(remat=False),
-    )
-    where, ended = states(ours, Quadratics(), 500)
-    errors = jnp.mean((ended.leaves[0] - where.target) ** 2, axis=1)
-    optimum = 1 / (1 + horizon / where.sigma**2)
-    logs = {
-        "guided": float(jnp.mean(jnp.log(errors))),
-        "best static rate": float(jnp.mean(jnp.log(ends(where.sigma, static)))),
-        "oracle": float(jnp.mean(jnp.log(optimum))),
-    }
-    # by the ratio of means: the logarithm of a mean of twenty squares is below that of its expectation
-    ratio = float(jnp.mean(errors / optimum))
-    return {
-        "name": "schedule", "static_rate": static, "mean_log_error": logs, "above_optimum": ratio - 1,
-        "static_above_optimum": float(jnp.mean(ends(where.sigma, static) / optimum)) - 1, "distributions": 500,
-        "trained_s": round(took, 1),
-    }  # fmt: skip
-
-
 def recovered(of: dict) -> float:
     return (of["best static rate"] - of["guided"]) / (of["best static rate"] - of["oracle"])
 
@@ -323,7 +246,7 @@ def best_static(value, low: float, high: float) -> float:
     return float(rates[jnp.argmin(jax.vmap(value)(rates))])
 
 
-ALL = {"tasks": tasks, "inner rate": inner_rate, "schedule": schedule}
+ALL = {"tasks": tasks, "inner rate": inner_rate}
 
 
 def main(arguments: list[str] | None = None) -> int:

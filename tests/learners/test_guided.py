@@ -136,11 +136,12 @@ def test_rewards_telescope_to_minus_the_loss(cost):
         assert 3 * 2 * 2 <= state.spent <= 3 * 2 * 3
 
 
-def test_a_run_that_diverges_counts_as_a_bad_one_but_is_not_hidden():
+def test_a_run_that_diverges_counts_as_a_bad_one_and_a_nan_is_not_hidden():
     learner = dataclasses.replace(guided(rewarded=True), cost=0.0)
-    broken = dataclasses.replace(learner.start(key=key(0)), leaves=[jnp.full((), jnp.nan)] * 2)
-    assert learner.loss(broken, FAR, key=key(0))[0] == 5.0
-    assert not jnp.isfinite(dataclasses.replace(learner, rewarded=False).loss(broken, FAR, key=key(0))[0])
+    for leaf, loss in ((1e30, 5.0), (jnp.nan, jnp.nan)):
+        broken = dataclasses.replace(learner.start(key=key(0)), leaves=[jnp.full((), leaf)] * 2)
+        np.testing.assert_array_equal(learner.loss(broken, FAR, key=key(0))[0], loss)
+        assert not jnp.isfinite(dataclasses.replace(learner, rewarded=False).loss(broken, FAR, key=key(0))[0])
 
 
 def test_bins_are_taken_in_turn_or_as_preferred():

@@ -8,7 +8,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from metatower.core import Descend, Learner, Metrics, Rule, Scored, State, Task, Tasks, pick, run
+from metatower.core import (
+    Descend,
+    Gradient,
+    Learner,
+    Metrics,
+    Rule,
+    Scored,
+    Selector,
+    State,
+    Task,
+    Tasks,
+    pick,
+    put,
+    run,
+)
 from metatower.core.keys import fork
 from metatower.nets.controller import EXPLORE, PER_BIN, POLISH, ROUTINES, Option, Seen
 from metatower.nets.policy import Categorical
@@ -33,35 +47,44 @@ class Steered(Learner):
         θ ← θ + f · (what the learner's step adds) − p · (θ − θ_0)     for the first `counted` steps
 
     Args:
-        learner: a `Descend`, of storey 0.
-        leaves: θ_0.
+        objective: what a task scores; its leaves are θ_0.
+        rule, gradient, learn: of the learner, as in `Descend`.
         logs: the logarithms of f and p.
         counted: of the `steps` steps, how many do anything.
     """
 
-    learner: Any
-    leaves: list[Array]
+    objective: Any
+    rule: Rule
     logs: Float[Array, "2"]
     counted: Int[Array, ""]
+    gradient: Gradient
+    learn: Selector | None = eqx.field(static=True)
     steps: int = eqx.field(static=True)
 
     def start(self, *, key: PRNGKeyArray) -> tuple[State, Int[Array, ""]]:
-        state = self.learner.start(key=key)
-        return dataclasses.replace(state, leaves=self.leaves), jnp.zeros((), jnp.int32)
+        return self._plain.start(key=key), jnp.zeros((), jnp.int32)
 
     def step(self, state: tuple, data: Any, *, key: PRNGKeyArray) -> tuple[State, Int[Array, ""]]:
         old, count = state
-        new = self.learner.step(old, data, key=key)
+        new = self._plain.step(old, data, key=key)
         factor, pull = jnp.exp(self.logs[0]), jnp.minimum(jnp.exp(self.logs[1]), 1.0)
         on = count < self.counted
         moved = [
             jnp.where(on, a + factor * (b - a) - pull * (a - first), a)
-            for a, b, first in zip(old.leaves, new.leaves, self.leaves, strict=True)
+            for a, b, first in zip(old.leaves, new.leaves, pick(self.objective, self.learn), strict=True)
         ]
         return dataclasses.replace(new, leaves=moved), count + 1
 
     def loss(self, state: tuple, data: Any, *, key: PRNGKeyArray) -> Scored:
-        return self.learner.loss(state[0], data, key=key)
+        return self._plain.loss(state[0], data, key=key)
+
+    @property
+    def _plain(self) -> Descend:
+        return Descend(self.objective, self.rule, self.steps, self.gradient, self.learn)
+
+    @property
+    def height(self) -> int:
+        return self.objective.height
 
 
 class Guiding(eqx.Module):
@@ -212,7 +235,7 @@ class Guided(Learner):
 
     def result(self, state: Guiding) -> Steered:
         """The learner of tasks that a run has ended with."""
-        return self._steered(state.leaves, state.logs, jnp.asarray(self.learner.steps), self.learner.steps)
+        return self._steered(state.leaves, state.logs, jnp.asarray(self.learner.steps, jnp.int32), self.learner.steps)
 
     def log_probability(self, state: Guiding) -> Float[Array, ""]:
         return state.log_probability
@@ -228,11 +251,10 @@ class Guided(Learner):
 
     def _reward(self, before: Array, after: Array, spent: Array) -> Float[Array, ""]:
         ratio = jnp.log(jnp.maximum(after, EPS)) - jnp.log(jnp.maximum(before, EPS))
-        ratio = jnp.where(jnp.isfinite(after), jnp.clip(ratio, BEST, WORST), WORST)
-        return -ratio - self.cost * spent
+        return -jnp.clip(ratio, BEST, WORST) - self.cost * spent  # a NaN stays one
 
     def _judged(self, leaves: list[Array], logs: Array, data: Tasks, key: PRNGKeyArray) -> Float[Array, ""]:
-        steered = self._steered(leaves, logs, jnp.asarray(self.learner.steps), self.learner.steps)
+        steered = self._steered(leaves, logs, jnp.asarray(self.learner.steps, jnp.int32), self.learner.steps)
 
         def one(key):
             key_task, key_run, key_query = fork(key, 3)
@@ -242,7 +264,9 @@ class Guided(Learner):
         return jnp.mean(jax.vmap(one)(fork(key, self.judged)))
 
     def _steered(self, leaves: list[Array], logs: Array, counted: Array, steps: int) -> Steered:
-        return Steered(self.learner, leaves, logs[jnp.array([0, 2])], counted, steps)
+        own = self.learner
+        objective = put(own.objective, leaves)
+        return Steered(objective, own.rule, logs[jnp.array([0, 2])], counted, own.gradient, own.learn, steps)
 
     def _inner(self, option: Option) -> Int[Array, ""]:
         return jnp.asarray(self.choices)[option.inner]
@@ -278,7 +302,7 @@ class Guided(Learner):
             task: Task = sample_from(data, which, keys[0])
             steered = self._steered(leaves, logs, inner, max(self.choices))
             first, last = steered.start(key=keys[1]), run(steered, task.support, key=keys[1])
-            walked = [new - old for new, old in zip(last[0].leaves, leaves, strict=True)]
+            walked = [new - old for new, old in zip(last[0].leaves, first[0].leaves, strict=True)]
             # what the loss says of a nudge at the end of adaptation is the query's gradient there, for nothing
             ended = [leaf + more for leaf, more in zip(last[0].leaves, nudge, strict=True)]
             after = steered.loss((dataclasses.replace(last[0], leaves=ended), last[1]), task.query, key=keys[2])[0]
@@ -293,7 +317,8 @@ class Guided(Learner):
             after, record = jax.vmap(one, in_axes=(None, 0, 0, 0))(leaves, nudges, bins, keys)
             return jnp.mean(after), record
 
-        nudges = [jnp.zeros((self.batch, *leaf.shape), leaf.dtype) for leaf in leaves]
+        there = pick(self.learner.objective, self.learner.learn)
+        nudges = [jnp.zeros((self.batch, *leaf.shape), leaf.dtype) for leaf in there]
         slope = jax.grad(mean, argnums=(0, 1), has_aux=True)
         (gradient, at_end), record = slope(leaves, nudges, fork(key, self.batch))
         walked = record.pop("walked")

@@ -125,7 +125,7 @@ class ManagerWorker(Controller):
         self.change = Linear(hidden, len(CHANGES), key=keys[5], scale=0.0)
         self.reflex = jnp.zeros((inputs, len(CHANGES)))
         self.log_scale = jnp.full(len(CHANGES), jnp.log(scale))
-        self.default = jnp.asarray(default)
+        self.default = jnp.asarray(default, jnp.int32)
         self.explores, self.prefers, self.unit = explores, prefers, unit
 
     def start(self) -> Float[Array, " unit"]:

@@ -234,10 +234,15 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
 
     def _bandit(self, best: Guided, inner: int, show: Progress) -> Guided:
         """The bandit at the best static rates, with the rate and the reward that are best on validation."""
+
+        def bandit(rate: float, progress: float) -> Exp3:
+            numbers = (jnp.asarray(number, jnp.float32) for number in (rate, BANDIT_MIXED, progress))
+            return Exp3(*numbers, inner=jnp.asarray(inner, jnp.int32), bins=self.bins)
+
         candidates = {
             (rate, progress): dataclasses.replace(
                 best,
-                controller=Exp3(*map(jnp.array, (rate, BANDIT_MIXED, progress, inner)), self.bins),
+                controller=bandit(rate, progress),
                 every=1,
             )
             for rate in BANDIT_RATES
@@ -305,12 +310,12 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
 
 def static(inner: int, drift=(0.0, 0.0, 0.0)) -> Schedule:
     """A schedule that changes nothing."""
-    return Schedule(jnp.asarray(inner), jnp.asarray(drift))
+    return Schedule(jnp.asarray(inner, jnp.int32), jnp.asarray(drift))
 
 
 def with_default(controller: ManagerWorker, inner: int) -> ManagerWorker:
     """The controller whose choice at rest is this number of inner steps."""
-    return eqx.tree_at(lambda each: each.default, controller, jnp.asarray(inner))
+    return eqx.tree_at(lambda each: each.default, controller, jnp.asarray(inner, jnp.int32))
 
 
 def shuffled(controller: ManagerWorker, seed: int) -> ManagerWorker:
