@@ -112,7 +112,7 @@ class Generator(eqx.Module):
         self.latents = Linear(units, layers * latent, key=keys[2])
         self.ops = jax.random.normal(keys[3], (layers - 1, latent, len(OPS))) / latent**0.5
         self.units = jnp.zeros((layers - 1, latent, widest))
-        self.opened = jnp.full((layers - 1, widest), open)
+        self.opened = jnp.full((layers - 1, widest), open, jnp.result_type(float))
         self.knows = 0.5 * jax.random.normal(keys[4], (len(OPS), latent))
         shapes = zip(sizes[:-1], sizes[1:], jax.random.split(keys[5], layers), strict=True)
         self.heads = [_head(i + 1, o, latent, key=k) for i, o, k in shapes]
@@ -158,5 +158,5 @@ def _head(rows: int, columns: int, latent: int, units: int = 64, *, key: PRNGKey
         jax.random.normal(keys[0], (rows, units)),
         Linear(latent, units, key=keys[1]),
         jax.random.normal(keys[2], (units, columns)) / (units * max(rows - 1, 1)) ** 0.5,
-        jnp.array(0.3),
+        jnp.asarray(0.3, jnp.result_type(float)),
     )
