@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "metatower.core": "Constant Descend Expected Gradient Learner Objective Positive Rule Task Tasks describe lift value",
+    "metatower.core": (
+        "Constant Descend Expected Gradient Learner Objective Positive Rule Task Tasks describe lift value"
+    ),
     "metatower.core.plan": "plan",
     "metatower.recipes.run": "load",
     "metatower.rules": "adam anneal clip from_optax momentum per_step rates_for sgd",

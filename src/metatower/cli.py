@@ -71,8 +71,8 @@ def _main(arguments: list[str]) -> int:
         if not _too_large(error):
             raise
         return _complain(
-            "These options ask for more memory than there is, or for a number that no array can have. Lower the largest "
-            "of them (batch, hidden, ways, episodes …); `metatower plan RECIPE` says beforehand what a step needs."
+            "These options ask for more memory than there is, or for a number that no array can have. Lower the "
+            "largest of them (batch, hidden, ways, episodes …); `metatower plan RECIPE` says beforehand what is needed."
         )
 
 

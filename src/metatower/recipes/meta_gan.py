@@ -15,7 +15,7 @@ from metatower.core.keys import fork
 from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Curves
 from metatower.evaluation.generated import drawn
-from metatower.evaluation.predictions import Predictions, best_sigma, calibration_error, mixture_nll, predictions
+from metatower.evaluation.predictions import Predictions, predictions
 from metatower.evaluation.statistics import interval
 from metatower.learners.elites import from_elites
 from metatower.learners.meta_gan import MetaGAN, meta_gan, prescribed
@@ -23,7 +23,7 @@ from metatower.learners.meta_gan_trainer import MetaGANTrainer, meta_gan_trainer
 from metatower.nets import Supervised
 from metatower.nets.super_net import OPS, OneOp, of_one_op, super_net
 from metatower.recipes.maml_baselines import CHUNK, INNER_CLIP, MAMLBaselines
-from metatower.recipes.meta_gan_notes import about_memory, about_run, about_structures
+from metatower.recipes.meta_gan_notes import about_memory, about_run, about_structures, judge_ensembles
 from metatower.recipes.on_functions import OnFunctions
 from metatower.rules import adam, anneal, clip, rates_for, sgd
 from metatower.tasks.functions import HALF_WIDTH, FunctionFamily, OfKind
@@ -347,7 +347,7 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
             "nearest elite + noise": [drawn(contestants["nearest elite + noise"], i) for i in range(self.draws)],
             "MAML + K": [self._with_rates(self.trainer(), member, rates[0], decay=rates[1]) for member in members],
         }
-        self._calibration(conclusion, ensembles, show)
+        judge_ensembles(self, conclusion, ensembles, CHOSEN_SEED, show)
         conclusion.notes += about_structures(self, ours, grid) + about_memory(self, artefact)
         return conclusion
 
@@ -375,35 +375,6 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
 
     def _best_op(self, grid: dict[str, dict[str, np.ndarray]]) -> str:
         return min(grid, key=lambda op: np.mean([losses.mean() for losses in grid[op].values()]))
-
-    def _calibration(self, conclusion: Conclusion, ensembles: dict[str, list[Any]], show: Progress) -> None:
-        """How well ensembles know what they do not know, after the inner steps of training."""
-        sigmas, after = {}, (self.inner_steps,)
-
-        def together(learners, family, episodes, seed, name):
-            said = [self._predicted(x, family, episodes, seed, show, f"an ensemble: {name}", after) for x in learners]
-            return said[0].truth, np.stack([each.said[:, :, 0] for each in said])
-
-        for name, learners in ensembles.items():
-            truth, members = together(learners, "validation", self.tuned_on, CHOSEN_SEED, name)
-            sigmas[name] = best_sigma(truth, members)
-        for label, family in self.judged_on().items():
-            for name, learners in ensembles.items():
-                truth, members = together(learners, family, self.episodes, 0, name)
-                mean = np.mean((members.mean(axis=0) - truth) ** 2, axis=(1, 2, 3))
-                scores = {
-                    "nll": mixture_nll(truth, members, sigmas[name]),
-                    "calibration error": calibration_error(truth, members, sigmas[name]),
-                    "loss": mean,
-                }
-                conclusion.add(f"ensemble of {self.draws}: {name}{label}", scores, "distribution", tuple(scores))
-            ours = f"ensemble of {self.draws}: {OURS}{label}"
-            others = (f"ensemble of {self.draws}: {name}{label}" for name in ensembles if name != OURS)
-            conclusion.compare(ours, *others)
-        conclusion.notes.append(
-            "Ensembles are even mixtures of normals around what their members say; the one width of each was chosen on "
-            "validation distributions: " + ", ".join(f"{name} {sigma:.2f}" for name, sigma in sigmas.items()) + "."
-        )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a run of the meta-GAN has shown, in sentences: compute, structures, memory."""
+"""What a run of the meta-GAN has shown: compute, structures, memory in sentences, and its ensembles judged."""
 
 import dataclasses
 from typing import Any
@@ -8,11 +8,14 @@ import numpy as np
 
 from metatower.core.keys import fork
 from metatower.core.plan import cost, plan
+from metatower.evaluation.conclusion import Conclusion
 from metatower.evaluation.episodes import episode_keys
 from metatower.evaluation.generated import audit, diversity, structures
+from metatower.evaluation.predictions import best_sigma, calibration_error, mixture_nll
 from metatower.learners.meta_gan import MetaGAN
 from metatower.nets.super_net import OPS
 from metatower.tasks.pooled import Pooled
+from metatower.training.progress import Progress
 
 
 def about_structures(recipe: Any, ours: MetaGAN, grid: dict[str, dict[str, np.ndarray]]) -> list[str]:
@@ -96,3 +99,39 @@ def about_run(recipe: Any, rates: tuple[float, float]) -> list[str]:
         f"on {recipe.tuned_on} validation distributions. A step of storey 2 is {ours:.2e} operations.",
         "No setting of any contestant was chosen on the distributions that it is judged on.",
     ]
+
+
+def judge_ensembles(
+    recipe: Any, conclusion: Conclusion, ensembles: dict[str, list[Any]], tuning_seed: int, show: Progress
+) -> None:
+    """Adds how well ensembles know what they do not know, after the inner steps of training.
+
+    Args:
+        tuning_seed: of the validation distributions on which the width of each ensemble's density is chosen.
+    """
+    sigmas, after = {}, (recipe.inner_steps,)
+
+    def together(learners, family, episodes, seed, name):
+        said = [recipe._predicted(x, family, episodes, seed, show, f"an ensemble: {name}", after) for x in learners]
+        return said[0].truth, np.stack([each.said[:, :, 0] for each in said])
+
+    for name, learners in ensembles.items():
+        truth, members = together(learners, "validation", recipe.tuned_on, tuning_seed, name)
+        sigmas[name] = best_sigma(truth, members)
+    for label, family in recipe.judged_on().items():
+        for name, learners in ensembles.items():
+            truth, members = together(learners, family, recipe.episodes, 0, name)
+            mean = np.mean((members.mean(axis=0) - truth) ** 2, axis=(1, 2, 3))
+            scores = {
+                "nll": mixture_nll(truth, members, sigmas[name]),
+                "calibration error": calibration_error(truth, members, sigmas[name]),
+                "loss": mean,
+            }
+            conclusion.add(f"ensemble of {recipe.draws}: {name}{label}", scores, "distribution", tuple(scores))
+        ours = f"ensemble of {recipe.draws}: {OURS}{label}"
+        others = (f"ensemble of {recipe.draws}: {name}{label}" for name in ensembles if name != OURS)
+        conclusion.compare(ours, *others)
+    conclusion.notes.append(
+        "Ensembles are even mixtures of normals around what their members say; the one width of each was chosen on "
+        "validation distributions: " + ", ".join(f"{name} {sigma:.2f}" for name, sigma in sigmas.items()) + "."
+    )
