@@ -107,6 +107,7 @@ def judge_ensembles(
     """Adds how well ensembles know what they do not know, after the inner steps of training.
 
     Args:
+        ensembles: members by name, ours first.
         tuning_seed: of the validation distributions on which the width of each ensemble's density is chosen.
     """
     sigmas, after = {}, (recipe.inner_steps,)
@@ -128,9 +129,7 @@ def judge_ensembles(
                 "loss": mean,
             }
             conclusion.add(f"ensemble of {recipe.draws}: {name}{label}", scores, "distribution", tuple(scores))
-        ours = f"ensemble of {recipe.draws}: {OURS}{label}"
-        others = (f"ensemble of {recipe.draws}: {name}{label}" for name in ensembles if name != OURS)
-        conclusion.compare(ours, *others)
+        conclusion.compare(*(f"ensemble of {recipe.draws}: {name}{label}" for name in ensembles))
     conclusion.notes.append(
         "Ensembles are even mixtures of normals around what their members say; the one width of each was chosen on "
         "validation distributions: " + ", ".join(f"{name} {sigma:.2f}" for name, sigma in sigmas.items()) + "."
