@@ -84,8 +84,8 @@ def check_enough(count: Int[np.ndarray, " classes"], shots: int, queries: int, n
         name = f"Class {least}" if names is None else f"Class {names[least]!r}"
         few = int(np.sum(count < shots + queries))
         raise UserError(
-            f"{name} has {count[least]} pictures, and {shots} shots and {queries} queries need {shots + queries} "
-            f"({few} of {len(count)} classes have too few). Ask for fewer shots or queries, or leave such classes out."
+            f"{name} has too few pictures: {count[least]}, where shots and queries, {shots} + {queries}, need "
+            f"{shots + queries} ({few} of {len(count)} classes have too few). Ask for fewer shots or queries, or leave such classes out."
         )
 
 

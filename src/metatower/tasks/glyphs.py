@@ -190,9 +190,7 @@ def _letters(file: Path) -> set[int]:
                 return set()  # bitmaps only, colour emoji for example
             points = font.getBestCmap() or {}
     except Exception as error:  # fontTools raises whatever the damage makes it trip over
-        raise UserError(
-            f"The font file {file} is damaged or not a font: {error}. Remove it from the folder."
-        ) from error
+        raise _damaged(file, error) from error
     return {point for point in points if unicodedata.category(chr(point)).startswith("L")}
 
 
@@ -243,9 +241,7 @@ def _open(file: Path) -> ImageFont.FreeTypeFont:
         # the basic layout draws every letter by itself, the same with and without libraqm
         return ImageFont.truetype(file, _DRAWN_AT, layout_engine=ImageFont.Layout.BASIC)
     except OSError as error:
-        raise UserError(
-            f"The font file {file} is damaged or not a font: {error}. Remove it from the folder."
-        ) from error
+        raise _damaged(file, error) from error
 
 
 def draw(character: str, font: ImageFont.FreeTypeFont) -> bytes | None:
@@ -265,7 +261,6 @@ def draw(character: str, font: ImageFont.FreeTypeFont) -> bytes | None:
     if darkest == 0:
         return None
     # as dark as the strokes are wide, but never faint: hairlines and dots alike reach full ink
-    darkest = max(small.tobytes())
     small = small.point([min(255, value * 255 // darkest) for value in range(256)])
     image = Image.new("L", (SIZE, SIZE))
     image.paste(small, ((SIZE - small.width) // 2, (SIZE - small.height) // 2))
