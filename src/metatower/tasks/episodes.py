@@ -85,7 +85,8 @@ def check_enough(count: Int[np.ndarray, " classes"], shots: int, queries: int, n
         few = int(np.sum(count < shots + queries))
         raise UserError(
             f"{name} has too few pictures: {count[least]}, where shots and queries, {shots} + {queries}, need "
-            f"{shots + queries} ({few} of {len(count)} classes have too few). Ask for fewer shots or queries, or leave such classes out."
+            f"{shots + queries} ({few} of {len(count)} classes have too few). Ask for fewer shots or queries, or leave "
+            "such classes out."
         )
 
 
