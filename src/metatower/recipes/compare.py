@@ -24,6 +24,7 @@ from metatower.recipes.maml_baselines import START
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.own_family import OwnFamily, read
 from metatower.tasks.pooled import Pooled
+from metatower.training.failure import NonFinite
 from metatower.training.files import make_folder, new_folder, read_json, sole_user, write_json
 from metatower.training.loop import train
 from metatower.training.progress import Progress
@@ -247,7 +248,10 @@ def _one_seed(
     pooled = base._pooled(planned.pooled_total, folder, show)
     usual[SCHEDULED], schedule = base._scheduled_pooled(pooled, rates, show, folder)
     if own is not None and own.ways:
-        usual[PROTOTYPES] = base.prototypical(planned.pooled_total, folder, show)
+        try:
+            usual[PROTOTYPES] = base.prototypical(planned.pooled_total, folder, show)
+        except NonFinite:
+            show.note(f"{PROTOTYPES}: left out, as it needs examples of every class in each support set.")
     contestants |= usual
     sizes = Sizes(base.meta_steps, planned.episodes, planned.far, planned.judged, planned.far)
     splits = {label.strip(" ()"): each for label, each in base.judged_on().items()}

@@ -29,7 +29,8 @@ class OptimisedMAMLFunctions(OnFunctions, OptimisedMAML):
     steps: int = 1000
     pooled_steps: int = 20_000
     pooled_extra: int = 84_000
-    searched: int = 340
+    searched: int = 425
+    searched_on: int = 40
     inner_rate: float = 0.02
     outer_rate: float = 0.02
     outer_clip: float = 10.0
