@@ -282,27 +282,28 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
         family = self.corrupted((max(self.shares),), JUDGED)
         found = traces(artefact, family, min(self.episodes, 50), self.seed)
         rates = {name: interval(found[name]) for name in ("inner rate", "outer rate", "proximal weight")}
+        along = np.arange(1, self.meta_steps + 1)
         return {
             "sources": Curves(
                 f"Share of tasks taken from corrupted sources, {max(self.shares):.0%} of all.",
                 "meta-step",
                 "share",
                 {"tasks from corrupted sources": interval(found["corrupted"])},
-                x=np.arange(1, self.meta_steps + 1),
+                x=along,
             ),
             "inner_steps": Curves(
                 "Inner steps that the manager chooses.",
                 "meta-step",
                 "inner steps",
                 {"inner steps": interval(found["inner steps"])},
-                x=np.arange(1, self.meta_steps + 1),
+                x=along,
             ),
             "worker": Curves(
                 "What the worker does to the rates: factors of the static default.",
                 "meta-step",
                 "factor",
                 rates,
-                x=np.arange(1, self.meta_steps + 1),
+                x=along,
                 log=True,
             ),
         }

@@ -84,7 +84,7 @@ def check_enough(count: Int[np.ndarray, " classes"], shots: int, queries: int, n
         name = f"Class {least}" if names is None else f"Class {names[least]!r}"
         few = int(np.sum(count < shots + queries))
         raise UserError(
-            f"{name} has {count[least]} picture{'s'[: count[least] != 1]}, and shots and queries, {shots} + {queries}, "
+            f"{name} has {count[least]} picture{'' if count[least] == 1 else 's'}, and shots and queries, {shots} + {queries}, "
             f"need {shots + queries} ({few} of {len(count)} classes have too few). Ask for fewer shots or queries, or "
             "leave such classes out."
         )
