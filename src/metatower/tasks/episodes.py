@@ -84,9 +84,9 @@ def check_enough(count: Int[np.ndarray, " classes"], shots: int, queries: int, n
         name = f"Class {least}" if names is None else f"Class {names[least]!r}"
         few = int(np.sum(count < shots + queries))
         raise UserError(
-            f"{name} has {count[least]} picture{'' if count[least] == 1 else 's'}, and shots and queries, {shots} + {queries}, "
-            f"need {shots + queries} ({few} of {len(count)} classes have too few). Ask for fewer shots or queries, or "
-            "leave such classes out."
+            f"{name} has {count[least]} picture{'' if count[least] == 1 else 's'}, and shots and queries, "
+            f"{shots} + {queries}, need {shots + queries} ({few} of {len(count)} classes have too few). Ask for fewer shots or "
+            "queries, or leave such classes out."
         )
 
 
