@@ -85,8 +85,8 @@ def check_enough(count: Int[np.ndarray, " classes"], shots: int, queries: int, n
         few = int(np.sum(count < shots + queries))
         raise UserError(
             f"{name} has {count[least]} picture{'' if count[least] == 1 else 's'}, and shots and queries, "
-            f"{shots} + {queries}, need {shots + queries} ({few} of {len(count)} classes have too few). Ask for fewer shots or "
-            "queries, or leave such classes out."
+            f"{shots} + {queries}, need {shots + queries} ({few} of {len(count)} classes have too few). "
+            "Ask for fewer shots or queries, or leave such classes out."
         )
 
 
