@@ -61,6 +61,7 @@ def one(groups, options: dict, folder: Path, episodes: int, show) -> tuple[np.nd
 
 
 def main() -> None:
+    """Every set of groups for every seed; the table is written after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--pooled-steps", type=int, default=8000)

@@ -13,6 +13,8 @@ from torch.distributions import Categorical
 
 
 class Net(nn.Module):
+    """The same agent in PyTorch: a GRU with heads for policy and value."""
+
     def __init__(self, inputs: int, units: int, arms: int):
         super().__init__()
         self.gru = nn.GRU(inputs, units, batch_first=True)
@@ -63,6 +65,7 @@ def step(net, optimiser, trials, pulls, arms, epochs, minibatches, discount=0.99
 
 
 def main(trials: int, pulls: int, arms: int, units: int, epochs: int, minibatches: int, steps: int) -> None:
+    """Trains it, and prints steps of the environment per second and the last mean return."""
     torch.manual_seed(0)
     net = Net(arms + 2, units, arms)
     optimiser = torch.optim.Adam(net.parameters(), 3e-3)

@@ -238,10 +238,12 @@ def inner_rate(quick: bool) -> dict:
 
 
 def recovered(of: dict) -> float:
+    """The share of the oracle's gain over the best static rate."""
     return (of["best static rate"] - of["guided"]) / (of["best static rate"] - of["oracle"])
 
 
 def best_static(value, low: float, high: float) -> float:
+    """The rate between two bounds at which `value` is least."""
     rates = jnp.exp(jnp.linspace(jnp.log(low), jnp.log(high), 400))
     return float(rates[jnp.argmin(jax.vmap(value)(rates))])
 
@@ -250,6 +252,7 @@ ALL = {"tasks": tasks, "inner rate": inner_rate}
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Every white box, or one; the others stay as they are in the file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="less training; nothing is written")
     parser.add_argument("--only", choices=list(ALL), help="one of them; the others stay as they are in the file")

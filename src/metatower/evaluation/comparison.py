@@ -15,7 +15,7 @@ from metatower.evaluation.episodes import judged_on, scores_after
 from metatower.evaluation.statistics import hierarchical, middle_mean
 from metatower.training.progress import Progress
 
-AnyLearner = TypeVar("AnyLearner", bound=Learner)
+Tree = TypeVar("Tree")
 BEST = "best-baseline"
 """What the best of all baselines is called in the paired rows."""
 
@@ -104,7 +104,7 @@ def speed_up(curve: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     return np.where(reached.any(axis=-1), (curve.shape[-1] - 1) / first, 0.0)
 
 
-def rows(name: str, measured: Measured, threshold: np.ndarray, steps: int) -> list[Result]:
+def rows(name: str, measured: Measured, threshold: np.ndarray) -> list[Result]:
     """Every number of one contestant, with hierarchical bootstrap intervals.
 
     Metrics: "loss@0", "loss@K", "loss@10K", "area" (mean loss along the run, by trapezoids), "speed-up"
@@ -159,14 +159,14 @@ def differences(name: str, ours: Measured, baselines: dict[str, Measured], best:
     return out
 
 
-def shuffled(start: AnyLearner, learned: AnyLearner, key: PRNGKeyArray, learn: Selector | None = None) -> AnyLearner:
+def shuffled(start: Tree, learned: Tree, key: PRNGKeyArray, learn: Selector | None = None) -> Tree:
     """`learned`, with what it has learned in the wrong places: the null that a gain must not survive.
 
     Of every leaf the differences to where it started from are permuted, so that their sizes stay and their meaning
     goes. Leaves of one number stay as they are.
 
     Args:
-        start: the same learner before its training.
+        start: the same learner, or part of one, before its training.
         learn: selects the leaves that are shuffled, all if None; the others stay as learned.
     """
     before, after = pick(start, learn), pick(learned, learn)

@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 from scipy import special
@@ -96,7 +97,7 @@ def _predict(learner: Any, family: Tasks, keys: Key[Array, " episode"], after: t
 
             _, said = jax.lax.scan(body, start, fork(key_run, max(after)))
             first = below.result(start).net(task.query.x)
-            return task.query.y, jax.numpy.concatenate([first[None], said])[jax.numpy.array(after)]
+            return task.query.y, jnp.concatenate([first[None], said])[jnp.array(after)]
 
         return jax.vmap(on)(fork(key_query, tasks))
 

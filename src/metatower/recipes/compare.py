@@ -79,7 +79,7 @@ class Asked:
         """The families that take part: those that are asked for, and can use the network of one's own file.
 
         Raises:
-            UserError: none.
+            UserError: none of them can.
         """
         asked = {name: each for name, each in FAMILIES.items() if not self.only or name in self.only}
         given = own is not None and own.build is not None
@@ -335,7 +335,7 @@ def _concluded(
                 "budget": _budget(name, planned, parents),
                 "command": command,
             }
-            for row in judging.rows(name, here[name], threshold, COMMON["meta_steps"]):
+            for row in judging.rows(name, here[name], threshold):
                 results.append({**dataclasses.asdict(row), **about})
         for name in [each for each in names if parents.get(each) == each]:
             # five times the meta-steps is no equal compute

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatower.core import Descend, Learner, State, Tasks, lift, pick, put
+from metatower.core import Descend, Learner, State, Tasks, lift, pick
 from metatower.evaluation.acceptance import accepted
-from metatower.evaluation.conclusion import Conclusion, Curves, Scores
-from metatower.evaluation.episodes import episode_keys, evaluate
+from metatower.evaluation.comparison import shuffled
+from metatower.evaluation.conclusion import Conclusion, Curves
+from metatower.evaluation.episodes import episode_keys
 from metatower.evaluation.statistics import interval
 from metatower.gradients import Evolution
 from metatower.learners import Guided
@@ -53,6 +54,7 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     """
 
     name: ClassVar[str] = "hierarchical-rl"
+    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "cost", "held_out_share", "noise")
 
     steps: int = 120
     distributions: int = 4
@@ -88,15 +90,6 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     searched: int = 100
     searched_on: int = 40
     tuned_on: int = 40
-
-    def check(self) -> None:
-        super().check()
-        nought = ("outer_decay", "cost", "held_out_share", "noise")
-        for field in dataclasses.fields(self):
-            if isinstance(getattr(self, field.name), float) and field.name not in nought:
-                self.above_zero(field.name)
-            elif field.type is int and field.name not in ("seed", "steps", "pooled_steps", "pooled_extra"):
-                self.at_least_one(field.name)
 
     def corrupted(self, shares: tuple[float, ...], pool: int, kinds=KINDS, noise: float = 0.0) -> CorruptedFamily:
         """A family with these shares of corrupted sources, judged on tasks of this pool; `noise` is added."""
@@ -181,18 +174,18 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
             BANDIT: self._bandit(best, inner, show),
             "random controller": by(RandomChoice(jnp.array(0.3), len(CHOICES))),
             REST: start,
-            "controller shuffled": by(shuffled(artefact.controller, self.seed)),
+            "controller shuffled": by(shuffled(start.controller, artefact.controller, jax.random.key(self.seed))),
             "manager frozen": by(only_the(artefact.controller, "worker")),
             "worker frozen": by(only_the(artefact.controller, "manager")),
         }
 
     def compared(self, artefact: Any, folder: Path, show: Progress) -> dict[str, Learner]:
         start = self.begin(self.learner(), folder, show).objective.learner
-        mixed = dataclasses.replace(artefact, controller=shuffled(artefact.controller, self.seed))
+        mixed = shuffled(start.controller, artefact.controller, jax.random.key(self.seed))
         return {
             OURS: artefact,
             "storey 2 frozen at its start": dataclasses.replace(start, rewarded=False),
-            "storey 2 shuffled": mixed,
+            "storey 2 shuffled": dataclasses.replace(artefact, controller=mixed),
         }
 
     def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
@@ -207,13 +200,6 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
             conclusion.notes += [_in_percent(conclusion, label, name) for name in (STATIC, BANDIT, REST)]
         conclusion.figures.update(self._choices(artefact))
         return conclusion
-
-    def _judge(self, learner, family, episodes, seed, show, title, judged=None) -> Scores:
-        if not isinstance(learner, Guided):
-            return super()._judge(learner, family, episodes, seed, show, title, judged)
-        learner = dataclasses.replace(learner, judged=judged or self.final_judged)
-        chunk = min(self.chunk, self.searched_on)  # one shape for searches and verdicts: one program
-        return evaluate(learner, family, episodes=episodes, seed=seed, chunk=chunk, show=show, title=title)
 
     def _best_static(self, maml: Descend, count: int, folder: Path, show: Progress) -> tuple[list[float], int]:
         """The best of so many static schedules on validation distributions; the first is what was given."""
@@ -317,12 +303,6 @@ def static(inner: int, drift=(0.0, 0.0, 0.0)) -> Schedule:
 def with_default(controller: ManagerWorker, inner: int) -> ManagerWorker:
     """The controller whose choice at rest is this number of inner steps."""
     return eqx.tree_at(lambda each: each.default, controller, jnp.asarray(inner, jnp.int32))
-
-
-def shuffled(controller: ManagerWorker, seed: int) -> ManagerWorker:
-    """The same weights in another order within each array."""
-    rng = np.random.default_rng(seed)
-    return put(controller, [jnp.asarray(rng.permutation(np.ravel(x)).reshape(x.shape)) for x in pick(controller)])
 
 
 def only_the(controller: ManagerWorker, part: str) -> ManagerWorker:

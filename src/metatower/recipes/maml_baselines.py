@@ -47,6 +47,8 @@ class MAMLBaselines(Recipe):
     """What recipes at storey 2 share that are judged beside MAML; a subclass gives network and family."""
 
     chunk: ClassVar[int] = CHUNK
+    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay",)
+    """Options among the floating-point ones that need not be above zero."""
     """Distributions that are judged at the same time."""
 
     meta_steps: int = 10
@@ -81,6 +83,14 @@ class MAMLBaselines(Recipe):
     """Held-out distributions to be judged on."""
     final_judged: int = 64
     """Tasks of a held-out distribution on which the result of a run is judged."""
+
+    def check(self) -> None:
+        super().check()
+        for field in dataclasses.fields(self):
+            if isinstance(getattr(self, field.name), float) and field.name not in self.may_be_zero:
+                self.above_zero(field.name)
+            elif field.type is int and field.name not in ("seed", "steps", "pooled_steps", "pooled_extra"):
+                self.at_least_one(field.name)
 
     @abstractmethod
     def objective(self, seed: int) -> Objective:
@@ -217,7 +227,8 @@ class MAMLBaselines(Recipe):
         self, learner, family, episodes: int, seed: int, show: Progress, title: str, judged: int | None = None
     ) -> Scores:
         learner = judged_on(learner, judged or self.final_judged)
-        return evaluate(learner, family, episodes=episodes, seed=seed, chunk=self.chunk, show=show, title=title)
+        chunk = min(self.chunk, self.searched_on)  # one shape for searches and verdicts: one program
+        return evaluate(learner, family, episodes=episodes, seed=seed, chunk=chunk, show=show, title=title)
 
     def _with_rates(
         self, trainer: Descend, maml: Descend, outer: float, inner: float | None = None, decay: float = 0.0

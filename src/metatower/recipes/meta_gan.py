@@ -59,6 +59,7 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
     """
 
     name: ClassVar[str] = "meta-gan"
+    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "adversarial", "diversity", "cost", "usage", "penalty")
 
     steps: int = 2000
     distributions: int = 6
@@ -103,15 +104,6 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
     pooled_extra: int = 16_000
     tuned_on: int = 60
     final_judged: int = 32
-
-    def check(self) -> None:
-        super().check()
-        mayzero = ("adversarial", "diversity", "cost", "usage", "penalty", "outer_decay")
-        for field in dataclasses.fields(self):
-            if isinstance(getattr(self, field.name), float) and field.name not in mayzero:
-                self.above_zero(field.name)
-            elif field.type is int and field.name not in ("seed", "steps", "pooled_steps", "pooled_extra"):
-                self.at_least_one(field.name)
 
     @property
     def after(self) -> tuple[int, ...]:

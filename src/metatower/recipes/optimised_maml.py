@@ -4,7 +4,7 @@ import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import equinox as eqx
 import jax
@@ -47,6 +47,8 @@ SHUFFLED = "storey 2's rates shuffled"
 class OptimisedMAML(MAMLBaselines):
     """What the recipes of the loop share; a subclass gives the network and the family of distributions."""
 
+    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "decay_rate")
+
     distributions: int = 4
     """Distributions per storey-2 step; on each, one fresh run of MAML."""
     weight_rate: float = 4e-4
@@ -68,15 +70,6 @@ class OptimisedMAML(MAMLBaselines):
             raise UserError(f"{self.name}: expected learn from {', '.join(GROUPS)}, got {unknown[0]!r}.")
         if "learned-loss" in self.learn and self.adapted is not None:
             raise UserError(f"{self.name}: learned-loss needs a network of which all layers move on a task.")
-        for field in dataclasses.fields(self):
-            if isinstance(getattr(self, field.name), float) and field.name not in (
-                "outer_decay",
-                "decay_rate",
-                "nuisance",
-            ):
-                self.above_zero(field.name)
-            elif field.type is int and field.name not in ("seed", "steps", "pooled_steps", "pooled_extra"):
-                self.at_least_one(field.name)
 
     @abstractmethod
     def sample_of(self, maml: Descend, tasks: Tasks) -> Any:

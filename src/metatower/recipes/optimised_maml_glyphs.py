@@ -27,6 +27,7 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
     """
 
     name: ClassVar[str] = "optimised-maml"
+    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "decay_rate", "nuisance")
 
     steps: int = 180
     distributions: int = 8

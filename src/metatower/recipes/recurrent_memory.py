@@ -84,14 +84,6 @@ class RecurrentMemory(OnFunctions, MAMLBaselines):
     searched: int = 160
     final_judged: int = 32
 
-    def check(self) -> None:
-        super().check()
-        for field in dataclasses.fields(self):
-            if isinstance(getattr(self, field.name), float) and field.name != "outer_decay":
-                self.above_zero(field.name)
-            elif field.type is int and field.name not in ("seed", "steps", "pooled_steps", "pooled_extra"):
-                self.at_least_one(field.name)
-
     def learner(self) -> Descend:
         keys = fork(jax.random.key(self.seed), 4)
         objective = self.objective(self.seed)
