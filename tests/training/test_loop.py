@@ -9,6 +9,7 @@ import pytest
 
 from metatower.core.errors import UserError
 from metatower.training import Interrupted, Progress, loop, records, train
+from metatower.training.loop import compile_ahead
 from metatower.training.start import own, step_key
 
 
@@ -103,6 +104,15 @@ def test_compiled_once(towers, counter):
     before = jax.tree.leaves(learner)[0] + 0
     train(learner, data, steps=2, seed=0)
     assert same(jax.tree.leaves(learner)[0], before)
+
+
+def test_what_is_compiled_ahead_is_not_compiled_again(towers):
+    learner, data = towers[2]
+    compile_ahead(learner, data)
+    programs = loop._advance._cached._cache_size()
+    after = train(learner, data, steps=2, seed=7)
+    assert loop._advance._cached._cache_size() == programs
+    assert same(after, train(learner, data, steps=2, seed=7))
 
 
 def test_continues_a_longer_run_and_refuses_another(towers, tmp_path):

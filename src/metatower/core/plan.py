@@ -138,6 +138,11 @@ def _traced(learner: Learner, data: PyTree, key: PRNGKeyArray) -> jax.stages.Tra
     return jax.jit(step).trace(dynamic, key)
 
 
+def step_flops(learner: Learner, data: Data) -> float:
+    """Floating-point operations of one step of `learner` on `data`, recomputation for memory's sake included."""
+    return cost(learner, data, 0, jax.random.key(0), compile=False).flops
+
+
 def cost(learner: Learner, data: PyTree, storey: int, key: PRNGKeyArray, compile: bool) -> Cost:
     """What one step of `learner` on `data`, or on its shapes, costs; `storey` is for the table."""
     began = time.perf_counter()

@@ -14,7 +14,7 @@ import numpy as np
 
 from metatower.core import Learner
 from metatower.core.errors import UserError
-from metatower.core.plan import plan
+from metatower.core.plan import step_flops
 from metatower.evaluation import comparison as judging
 from metatower.evaluation import comparison_page
 from metatower.evaluation.comparison import Measured, Sizes
@@ -170,13 +170,13 @@ def _plan(asked: Asked, own: OwnFamily | None, show: Progress) -> Planned:
     tuned_on, far, episodes, judged = QUICK if asked.quick else FULL
     base = recipe_for(OptimisedMAMLFunctions, own, seed=asked.seeds[0])
     pooled, data = base._pooled_trainer(), Pooled(base.data())
-    pooled_flops = plan(pooled, data, compile=False).costs[0].flops
+    pooled_flops = step_flops(pooled, data)
     show.note("measuring how fast this machine is …")
     train(pooled, data, steps=1, seed=0)
     began, tried = time.monotonic(), 600
     train(pooled, data, steps=tried, seed=0)
     speed = pooled_flops * tried / (time.monotonic() - began)
-    meta_step = plan(base.trainer(), base._one_of(base.data()), compile=False).costs[0].flops
+    meta_step = step_flops(base.trainer(), base._one_of(base.data()))
     judgement = meta_step * judged / base.meta_batch / 8  # measured: it takes no gradient of the whole
     a_run = base.meta_steps * meta_step
     families = asked.chosen(own)
@@ -196,7 +196,7 @@ def _plan(asked: Asked, own: OwnFamily | None, show: Progress) -> Planned:
     steps, evaluations = {}, {"pooled MAML": pooled_total * base.pooled_batch * base.inner_steps}
     for name, family in families.items():
         recipe = recipe_for(family.recipe, own, seed=asked.seeds[0], **family.options)
-        one = plan(recipe.learner(), recipe.data(), compile=False).costs[0].flops
+        one = step_flops(recipe.learner(), recipe.data())
         begun = pooled_steps if family.from_pooled else 0
         steps[name] = max(1, round((flops - begun * pooled_flops) / one))
         gradients = recipe.evaluations()

@@ -21,7 +21,7 @@ from metatower.rules import PerLeaf, adam, anneal, clip, momentum, per_step, rat
 from metatower.tasks.pooled import Pooled
 from metatower.training.files import make_folder, read_json, write_json
 from metatower.training.loop import train
-from metatower.training.progress import Progress
+from metatower.training.progress import Progress, Silent
 from metatower.training.store import load_arrays, save_arrays
 
 INNER_CLIP = 10.0
@@ -152,14 +152,28 @@ class MAMLBaselines(Recipe):
         pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
         tuned, _ = self._tuned_pooled(pooled, show, folder)
         found, _ = self._random_search(show, folder)
-        default = Descend(self.objective(self.seed), sgd(0.01), steps=self.inner_steps)
         return {
-            "default MAML": lift(default, adam(1e-3), batch=self.meta_batch, steps=self.meta_steps),
+            "default MAML": self._default(),
             "MAML, rates from random search": found,
             "pooled MAML": dataclasses.replace(tuned, steps=0),
             "pooled MAML + K": tuned,
             "pooled MAML + 5K": dataclasses.replace(tuned, steps=5 * self.meta_steps),
         }
+
+    def _default(self) -> Descend:
+        """MAML as its users first meet it: fresh weights, inner rate 0.01, Adam at 0.001."""
+        maml = Descend(self.objective(self.seed), sgd(0.01), steps=self.inner_steps)
+        return lift(maml, adam(1e-3), batch=self.meta_batch, steps=self.meta_steps)
+
+    def _programs_to_judge(self) -> list[Callable[[], object]]:
+        """Jobs that compile what rates are tuned and runs are judged with, by judging one step of fresh ones."""
+
+        def job(learner: Descend, judged: int) -> Callable[[], object]:
+            short = dataclasses.replace(learner, steps=1)
+            return lambda: self._judge(short, self.held_out(), self.searched_on, 0, Silent(), "", judged)
+
+        both = self.judged, self.final_judged
+        return [job(learner, judged) for learner in (self.trainer(), self._default()) for judged in both]
 
     def prototypical(self, steps: int, folder: Path, show: Progress) -> Descend:
         """Prototypical Networks on the mixture of all training distributions: no gradient step on a task or a run.

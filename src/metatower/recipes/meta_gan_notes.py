@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from metatower.core.keys import fork
-from metatower.core.plan import cost, plan
+from metatower.core.plan import cost, step_flops
 from metatower.evaluation.conclusion import Conclusion
 from metatower.evaluation.episodes import episode_keys
 from metatower.evaluation.generated import audit, diversity, structures
@@ -74,7 +74,7 @@ def costs(recipe: Any) -> tuple[float, float]:
     # what is counted is a step in which elites are made
     one, two = (cost(dataclasses.replace(trainer, fresh=n), data, 2, key, False).flops for n in (1, 2))
     step = 2 * one - two + (two - one) * trainer.fresh / trainer.every
-    return step, plan(recipe._pooled_trainer(), Pooled(data), compile=False).costs[0].flops
+    return step, step_flops(recipe._pooled_trainer(), Pooled(data))
 
 
 def about_run(recipe: Any, rates: tuple[float, float]) -> list[str]:

@@ -3,6 +3,7 @@
 import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -14,7 +15,7 @@ import numpy as np
 from metatower.core import Descend, Expected, Learner, State, Tasks, lift, names, value
 from metatower.core.errors import UserError
 from metatower.core.keys import fork
-from metatower.core.plan import plan
+from metatower.core.plan import step_flops
 from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Curves, Rates
 from metatower.evaluation.episodes import adaptation_scores, judged_on
@@ -25,11 +26,13 @@ from metatower.recipes.maml_baselines import (
     CHUNK,
     POOLED_DECAYS,
     POOLED_RATES,
+    START,
     MAMLBaselines,
 )
 from metatower.rules import adam, anneal, clip, kronecker, rates_for, task_conditioned
 from metatower.tasks.pooled import Pooled
-from metatower.training.loop import train
+from metatower.training.beside import beside
+from metatower.training.loop import compile_ahead, train
 from metatower.training.progress import Progress
 
 Group = Literal[
@@ -110,7 +113,9 @@ class OptimisedMAML(MAMLBaselines):
 
     def begin(self, learner: Descend, folder: Path, show: Progress) -> Descend:
         """The tower with the weights and inner rates of pooled MAML, from which storey 2 sets out."""
-        start = self._start(folder, show)
+        ahead = [lambda: compile_ahead(learner, self.data()), lambda: _costs(self), *self._programs_to_judge()]
+        with beside(*(() if (folder / "baselines" / START).exists() else ahead)):
+            start = self._start(folder, show)
         return eqx.tree_at(
             lambda tower: (_net_of(_maml_of(tower)), _sgd_of(_maml_of(tower)).rate),
             learner,
@@ -132,9 +137,7 @@ class OptimisedMAML(MAMLBaselines):
                 scores = self._judge(learner, family, self.episodes, self.seed, show, f"judging: {name}{label}")
                 conclusion.add(name + label, scores, "distribution")
             conclusion.compare(OURS + label, *(name + label for name in contestants if name != OURS))
-        conclusion.figures["runs"] = self._curves(
-            {name: contestants[name] for name in (OURS, "pooled MAML + K", "default MAML")}, show
-        )
+        conclusion.figures["runs"] = self._curves({name: contestants[name] for name in (OURS, "pooled MAML + K")}, show)
         conclusion.figures.update(self._rates(artefact))
         conclusion.figures.update(self._one_distribution(artefact, show))
         return conclusion
@@ -146,16 +149,12 @@ class OptimisedMAML(MAMLBaselines):
     def _notes(self, folder: Path, show: Progress) -> list[str]:
         """What exactly was run, and what each contestant had of compute."""
         pooled_rates, found = self._chosen(folder, show)
-        pooled = self._pooled_trainer()
-        costs = [
-            plan(tower, data, compile=False).costs[0].flops
-            for tower, data in ((self.learner(), self.data()), (pooled, Pooled(self.data())))
-        ]
-        ours = self.steps * costs[0] + self.pooled_steps * costs[1]
-        theirs = (self.pooled_steps + self.pooled_extra) * costs[1]
+        ours_step, pooled_step, meta_step = _costs(self)
+        ours = self.steps * ours_step + self.pooled_steps * pooled_step
+        theirs = (self.pooled_steps + self.pooled_extra) * pooled_step
         runs = self.searched * self.searched_on
         # the meta-steps only, without the judgement: what random search is said to have had is a lower bound
-        one_run = self.meta_steps * plan(self.trainer(), self._one_of(self.data()), compile=False).costs[0].flops
+        one_run = self.meta_steps * meta_step
         tried = ", ".join(f"{rate:g}" for rate in POOLED_RATES)
         rate, decay = pooled_rates
         return [
@@ -171,7 +170,7 @@ class OptimisedMAML(MAMLBaselines):
             f"{', '.join(f'{each:g}' for each in POOLED_DECAYS)} on {self.tuned_on} validation distributions.",
             f"Random search tried {self.searched} pairs of an inner and an outer rate, {runs:,} runs of K meta-steps "
             f"from fresh weights, against {self.steps * self.distributions:,} runs that storey 2 differentiated "
-            f"through, and at least {runs * one_run / (self.steps * costs[0]):.2f} times storey 2's floating-point "
+            f"through, and at least {runs * one_run / (self.steps * ours_step):.2f} times storey 2's floating-point "
             f"operations; it chose {found[0]:.3g} and {found[1]:.3g}. Default MAML: inner rate 0.01, Adam at 0.001, "
             "fresh weights.",
             "No setting of any contestant was chosen on the distributions that it is judged on.",
@@ -258,6 +257,14 @@ class OptimisedMAML(MAMLBaselines):
                 linear=True,
             ),
         }
+
+
+@cache
+def _costs(recipe: OptimisedMAML) -> tuple[float, float, float]:
+    """Floating-point operations of a step of storey 2, of a step of pooled MAML, and of a meta-step of one run."""
+    data, trainer = recipe.data(), recipe.trainer()
+    above, pooled = step_flops(recipe.learner(), data), step_flops(recipe._pooled_trainer(), Pooled(data))
+    return above, pooled, step_flops(trainer, recipe._one_of(data))
 
 
 def _rates_of(trainer):

@@ -12,7 +12,7 @@ import numpy as np
 
 from metatower.core import Descend, Expected, Learner, Positive, State, Tasks, lift, value
 from metatower.core.keys import fork
-from metatower.core.plan import plan
+from metatower.core.plan import step_flops
 from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Curves
 from metatower.evaluation.episodes import judged_on, scores_after
@@ -227,8 +227,7 @@ class RecurrentMemory(OnFunctions, MAMLBaselines):
         """What exactly was run, and what each contestant had of compute."""
         pooled = self._pooled_trainer()
         costs = [
-            plan(tower, data, compile=False).costs[0].flops
-            for tower, data in ((self.learner(), self.data()), (pooled, Pooled(self.data())))
+            step_flops(tower, data) for tower, data in ((self.learner(), self.data()), (pooled, Pooled(self.data())))
         ]
         ours = self.steps * costs[0] + self.pooled_steps * costs[1]
         theirs = (self.pooled_steps + self.pooled_extra) * costs[1]

@@ -100,11 +100,8 @@ def train(
                     show.note(f"{folder} was begun with other versions or devices: the last bits may differ.")
             log = Log(folder / "metrics.jsonl", done)
             stack.callback(log.close)
-        state = start(learner, seed) if state is None else own(state)
-        worker, fixed = spread(learner, data, devices), data
-        if isinstance(worker, Sharded):
-            state, fixed = worker.replicate((state, data))
-        elif jax.process_count() > 1:
+        worker, fixed, state = _placed(learner, data, start(learner, seed) if state is None else own(state), devices)
+        if jax.process_count() > 1 and worker is learner:
             show.note("The steps are too short to be shared between processes: every process does all of them.")
 
         def save():
@@ -143,6 +140,23 @@ def train(
                 saved = time.monotonic()
         save()
         return single(state) if isinstance(worker, Sharded) else state
+
+
+def compile_ahead(learner: Learner, data: Data, *, devices: int | None = None) -> None:
+    """Compiles what `train` will run with these arguments, or a learner that differs in its numbers only.
+
+    Nothing is trained. In a thread of its own (`metatower.training.beside`) it saves the wait for the compiler.
+    """
+    worker, fixed, state = _placed(learner, data, start(learner, 0), devices)
+    wait(advance((worker, fixed, 0, 0, 0), state)[2])
+
+
+def _placed(learner: Learner, data: Data, state: State, devices: int | None) -> tuple[Learner, Data, State]:
+    """The learner as its devices share it, with data and state where they want them."""
+    worker = spread(learner, data, devices)
+    if isinstance(worker, Sharded):
+        state, data = worker.replicate((state, data))
+    return worker, data, state
 
 
 def wait(array: Any) -> None:

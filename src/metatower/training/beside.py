@@ -1,0 +1,39 @@
+"""Work that can be done while something else keeps the device busy: above all the compiler's."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import jax
+
+
+@contextmanager
+def beside(*jobs: Callable[[], object]) -> Iterator[None]:
+    """Does the jobs one after the other in a thread of their own, while what is inside the context runs.
+
+    Their results are to be found where they leave them, as compiled programs in JAX's memory are. The context ends
+    when the job under way does; if what is inside has failed, no further one is begun. A job that fails says nothing:
+    whoever needs what it was to make does it again, and hears why. One of several processes does no job, since
+    processes have to agree on the order of what they run.
+    """
+    ended = threading.Event()
+
+    def work():
+        for job in jobs:
+            if ended.is_set():
+                return
+            with suppress(Exception):
+                job()
+
+    # not a daemon: an interpreter that ends while the compiler works would crash
+    thread = threading.Thread(target=work)
+    if jax.process_count() == 1:
+        thread.start()
+    try:
+        yield
+    except BaseException:
+        ended.set()
+        raise
+    finally:
+        if thread.ident is not None:
+            thread.join()
