@@ -4,6 +4,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from metatower.core import Descend, Expected, Learner, Objective, Selector, Tasks, lift, pick, put, value
 from metatower.core.describe import base_steps
+from metatower.core.plan import step_flops
 from metatower.evaluation.conclusion import Scores
 from metatower.evaluation.episodes import evaluate, judged_on
 from metatower.learners.prototypical import PrototypicalNetwork
@@ -47,9 +49,9 @@ class MAMLBaselines(Recipe):
     """What recipes at storey 2 share that are judged beside MAML; a subclass gives network and family."""
 
     chunk: ClassVar[int] = CHUNK
+    """Distributions that are judged at the same time."""
     may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay",)
     """Options among the floating-point ones that need not be above zero."""
-    """Distributions that are judged at the same time."""
 
     meta_steps: int = 10
     """K: MAML's meta-steps on a distribution, in training and when judged."""
@@ -194,6 +196,16 @@ class MAMLBaselines(Recipe):
             show=show,
         )
         return put(trainer, state.leaves)
+
+    @cached_property
+    def _costs(self) -> tuple[float, float, float]:
+        """Floating-point operations of a step of the top storey, of a step of pooled MAML, of a meta-step of a run."""
+        data = self.data()
+        return (
+            step_flops(self.learner(), data),
+            step_flops(self._pooled_trainer(), Pooled(data)),
+            step_flops(self.trainer(), self._one_of(data)),
+        )
 
     def _chosen(self, folder: Path, show: Progress) -> tuple[tuple[float, float], tuple[float, float]]:
         """The outer rate and momentum of pooled MAML, and the inner and outer rate that random search has found."""

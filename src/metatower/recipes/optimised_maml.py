@@ -3,7 +3,6 @@
 import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -15,7 +14,6 @@ import numpy as np
 from metatower.core import Descend, Expected, Learner, State, Tasks, lift, names, value
 from metatower.core.errors import UserError
 from metatower.core.keys import fork
-from metatower.core.plan import step_flops
 from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Curves, Rates
 from metatower.evaluation.episodes import adaptation_scores, judged_on
@@ -30,7 +28,6 @@ from metatower.recipes.maml_baselines import (
     MAMLBaselines,
 )
 from metatower.rules import adam, anneal, clip, kronecker, rates_for, task_conditioned
-from metatower.tasks.pooled import Pooled
 from metatower.training.beside import beside
 from metatower.training.loop import compile_ahead, train
 from metatower.training.progress import Progress
@@ -113,8 +110,10 @@ class OptimisedMAML(MAMLBaselines):
 
     def begin(self, learner: Descend, folder: Path, show: Progress) -> Descend:
         """The tower with the weights and inner rates of pooled MAML, from which storey 2 sets out."""
-        ahead = [lambda: compile_ahead(learner, self.data()), lambda: _costs(self), *self._programs_to_judge()]
-        with beside(*(() if (folder / "baselines" / START).exists() else ahead)):
+        jobs = [lambda: compile_ahead(learner, self.data()), lambda: self._costs, *self._programs_to_judge()]
+        if (folder / "baselines" / START).exists():
+            jobs = []  # the start is read from its file: no time to do anything beside it
+        with beside(*jobs):
             start = self._start(folder, show)
         return eqx.tree_at(
             lambda tower: (_net_of(_maml_of(tower)), _sgd_of(_maml_of(tower)).rate),
@@ -149,7 +148,7 @@ class OptimisedMAML(MAMLBaselines):
     def _notes(self, folder: Path, show: Progress) -> list[str]:
         """What exactly was run, and what each contestant had of compute."""
         pooled_rates, found = self._chosen(folder, show)
-        ours_step, pooled_step, meta_step = _costs(self)
+        ours_step, pooled_step, meta_step = self._costs
         ours = self.steps * ours_step + self.pooled_steps * pooled_step
         theirs = (self.pooled_steps + self.pooled_extra) * pooled_step
         runs = self.searched * self.searched_on
@@ -257,14 +256,6 @@ class OptimisedMAML(MAMLBaselines):
                 linear=True,
             ),
         }
-
-
-@cache
-def _costs(recipe: OptimisedMAML) -> tuple[float, float, float]:
-    """Floating-point operations of a step of storey 2, of a step of pooled MAML, and of a meta-step of one run."""
-    data, trainer = recipe.data(), recipe.trainer()
-    above, pooled = step_flops(recipe.learner(), data), step_flops(recipe._pooled_trainer(), Pooled(data))
-    return above, pooled, step_flops(trainer, recipe._one_of(data))
 
 
 def _rates_of(trainer):

@@ -12,7 +12,6 @@ import numpy as np
 
 from metatower.core import Descend, Expected, Learner, Positive, State, Tasks, lift, value
 from metatower.core.keys import fork
-from metatower.core.plan import step_flops
 from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Curves
 from metatower.evaluation.episodes import judged_on, scores_after
@@ -23,7 +22,7 @@ from metatower.nets import SetEncoder
 from metatower.recipes.maml_baselines import CHUNK, MAMLBaselines
 from metatower.recipes.on_functions import OnFunctions
 from metatower.rules import PerLeaf, adam, anneal, clip, learned_mlp, rates_for
-from metatower.tasks.pooled import Mismatched, Pooled
+from metatower.tasks.pooled import Mismatched
 from metatower.training.progress import Progress
 
 OURS = "recurrent memory"
@@ -225,12 +224,9 @@ class RecurrentMemory(OnFunctions, MAMLBaselines):
 
     def _notes(self, many: tuple[float, float], single: tuple[float, float], found: tuple[float, float]) -> list[str]:
         """What exactly was run, and what each contestant had of compute."""
-        pooled = self._pooled_trainer()
-        costs = [
-            step_flops(tower, data) for tower, data in ((self.learner(), self.data()), (pooled, Pooled(self.data())))
-        ]
-        ours = self.steps * costs[0] + self.pooled_steps * costs[1]
-        theirs = (self.pooled_steps + self.pooled_extra) * costs[1]
+        ours_step, pooled_step, _ = self._costs
+        ours = self.steps * ours_step + self.pooled_steps * pooled_step
+        theirs = (self.pooled_steps + self.pooled_extra) * pooled_step
         return [
             f"{self.steps:,} storey-2 steps of {self.distributions} lifetimes of {self.tasks} tasks each, with "
             f"{self.inner_steps} inner steps on {self.shots} examples. Storey 2 starts from {self.pooled_steps:,} "
