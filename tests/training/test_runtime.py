@@ -110,3 +110,15 @@ def test_second_interrupt_raises():
         press_twice()
     assert len(said) == 1
     assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux's")
+def test_programs_are_forgotten_when_the_process_has_many_mappings():
+    compiled = jax.jit(lambda x: x + 1)
+    compiled(1.0)
+    assert compiled._cache_size() == 1
+    assert not runtime.forget_programs(above=10**6)
+    assert compiled._cache_size() == 1
+    assert runtime.forget_programs(above=1)
+    assert compiled._cache_size() == 0
+    assert compiled(1.0) == 2.0

@@ -28,6 +28,7 @@ from metatower.training.failure import NonFinite
 from metatower.training.files import make_folder, new_folder, read_json, sole_user, write_json
 from metatower.training.loop import train
 from metatower.training.progress import Progress
+from metatower.training.runtime import forget_programs
 from metatower.training.store import load_arrays, save_arrays
 
 FUNCTIONS = "functions"
@@ -237,6 +238,7 @@ def _one_seed(
             with new_folder(place / "baselines") as temporary:
                 for file in (START, "meta.json"):
                     shutil.copy(folder / "baselines" / file, temporary / file)
+        forget_programs()
         artefact = _trained(recipe, name, place, own, show)
         ours, *ablations = recipe.compared(artefact, place, show).items()
         contestants[name] = ours[1]
@@ -260,6 +262,7 @@ def _one_seed(
     for number, (name, split) in enumerate(jobs):
         path = folder / "judged" / f"{_slug(name)}-{_slug(split)}.json"
         if not path.exists():
+            forget_programs()
             title = f"judging {number + 1} of {len(jobs)}: {name}"
             # the longest runs take most of the time; how ablations fare so far beyond their run is nobody's question
             far = name in usual if not asked.quick else name == TUNED

@@ -1,6 +1,7 @@
 """The process around the training: its devices, where compiled programs are kept, and how it is asked to stop."""
 
 import ctypes
+import gc
 import hashlib
 import importlib.util
 import os
@@ -21,6 +22,8 @@ from metatower.core.places import cache_folder
 
 _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD, _ARENA_MAX = -4, -1, -2, -8
 """Options of `mallopt`, from <malloc.h>."""
+MAPPINGS = 20_000
+"""Mappings of memory after which programs are forgotten: one job more may then add 45,000."""
 
 
 def setup(devices: int | None = None) -> Path | None:
@@ -60,6 +63,26 @@ def setup(devices: int | None = None) -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     return Path(chosen)
+
+
+def forget_programs(above: int = MAPPINGS) -> bool:
+    """Lets JAX forget its compiled programs if the process has more than so many mappings of memory.
+
+    Each program takes some, a large tower tens of thousands, and Linux allows a process 65,530: beyond them the
+    compiler crashes. To be called between jobs that share few programs; what is needed again is compiled or loaded
+    again.
+
+    Returns:
+        Whether it did. Where the mappings cannot be counted (not Linux) it never does.
+    """
+    try:
+        mappings = Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return False
+    if mappings > above:
+        jax.clear_caches()
+        gc.collect()
+    return mappings > above
 
 
 def _keep_memory() -> None:
