@@ -131,6 +131,20 @@ def test_no_network_is_one_clear_error(monkeypatch, tmp_path):
         omniglot()
 
 
+def test_a_fetch_that_fails_is_told_without_its_wrappings(monkeypatch, tmp_path):
+    class Wrapped(Exception):
+        reason = ConnectionError("HTTPSConnection(host='h', port=443): Failed to resolve 'h' (Name not known)")
+
+    def offline(*_, **__):
+        raise OSError(Wrapped("HTTPSConnectionPool(host='h'): Max retries exceeded with url: /x"))
+
+    monkeypatch.delenv("METATOWER_DATA", raising=False)
+    monkeypatch.setenv("METATOWER_CACHE", str(tmp_path))
+    monkeypatch.setattr(module.pooch, "retrieve", offline)
+    with pytest.raises(UserError, match=r"zip: Failed to resolve 'h' \(Name not known\)\. Fetch"):
+        omniglot()
+
+
 def test_a_damaged_npz_is_one_clear_error(monkeypatch, tmp_path):
     monkeypatch.setenv("METATOWER_DATA", str(tmp_path))
     for contents in (b"not an archive", b"PK\x03\x04 torn"):

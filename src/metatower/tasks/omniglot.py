@@ -7,6 +7,7 @@ that `METATOWER_DATA` names: `omniglot.npz`, or the two official zip files.
 import hashlib
 import io
 import os
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -152,10 +153,18 @@ def _fetch(name: str, folder: Path | None) -> Path:
         fetched = pooch.retrieve(SOURCE + name, known_hash=ZIPS[name], fname=name, path=cache_folder() / "omniglot")
     except Exception as error:  # whatever the network, the server or the disk raise
         raise UserError(
-            f"Could not fetch {SOURCE + name}: {error}. Fetch {' and '.join(ZIPS)} yourself and name their folder "
-            "in METATOWER_DATA."
+            f"Could not fetch {SOURCE + name}: {_why(error)}. Fetch {' and '.join(ZIPS)} yourself and name their "
+            "folder in METATOWER_DATA."
         ) from error
     return Path(fetched)
+
+
+def _why(error: BaseException) -> str:
+    """The sentence at the bottom: what fetches wraps errors in errors, each with the text of all below it."""
+    inside = (getattr(error, "reason", None), *error.args, error.__cause__)
+    inner = next((each for each in inside if isinstance(each, BaseException)), None)
+    # urllib3 puts the connection's repr before what it has to say
+    return _why(inner) if inner is not None else re.sub(r"^\w+\(.*?\): ", "", str(error)).rstrip(".")
 
 
 def _from_zips(zips: list[Path]) -> Arrays:
