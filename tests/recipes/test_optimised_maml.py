@@ -107,3 +107,13 @@ def test_options_that_cannot_be_are_refused():
         OptimisedMAMLFunctions(meta_batch=0)
     with pytest.raises(UserError, match="inner_rate above 0"):
         OptimisedMAMLFunctions(inner_rate=0.0)
+    with pytest.raises(UserError, match="held_out_kinds that are not learned from, got 'square' in both"):
+        OptimisedMAMLFunctions(held_out_kinds=("step", "square"))
+    with pytest.raises(UserError, match="kinds from .*'wave'"):
+        OptimisedMAMLFunctions(kinds=("wave",)).build()
+
+
+def test_kinds_of_function_are_learned_from_or_held_out_as_asked():
+    recipe = OptimisedMAMLFunctions(kinds=("sinusoid",), held_out_kinds=("polynomial", "step"))
+    assert recipe.family("train").kinds == recipe.family("validation").kinds == ("sinusoid",)
+    assert recipe.held_out().kinds == ("polynomial", "step")

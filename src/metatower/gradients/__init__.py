@@ -12,6 +12,7 @@ from metatower.gradients.multi_step import MultiStep as MultiStep
 from metatower.gradients.multi_step import multi_step_weights as multi_step_weights
 from metatower.gradients.nres import NRES as NRES
 from metatower.gradients.pes import PES as PES
+from metatower.gradients.relative import Relative as Relative
 from metatower.gradients.reptile import Reptile as Reptile
 from metatower.gradients.score_function import ScoreFunction as ScoreFunction
 from metatower.gradients.switching import Switching as Switching

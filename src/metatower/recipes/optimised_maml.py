@@ -18,7 +18,7 @@ from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Curves, Rates
 from metatower.evaluation.episodes import adaptation_scores, judged_on
 from metatower.evaluation.statistics import interval
-from metatower.gradients import MultiStep
+from metatower.gradients import MultiStep, Relative
 from metatower.nets import learned_loss
 from metatower.recipes.maml_baselines import (
     CHUNK,
@@ -62,6 +62,8 @@ class OptimisedMAML(MAMLBaselines):
     preconditioner, rates that a network chooses from what a task does (ALFA), a loss to adapt by (MeTAL)."""
     group_rate: float = 3e-3
     """Storey 2's Adam step size for the numbers of the last four."""
+    relative: bool = False
+    """Whether a run counts by the factor by which its loss falls, and not by the amount: for losses of unequal size."""
 
     def check(self) -> None:
         super().check()
@@ -86,7 +88,8 @@ class OptimisedMAML(MAMLBaselines):
         overrides = [(where, rate if name in self.learn else 0.0) for name, (where, rate) in learned.items()]
         rates = rates_for(Expected(trainer), self.group_rate, overrides=tuple(overrides), learned=False)
         rule = anneal(clip(adam(rates), TOP_CLIP), end=max(1, self.steps))
-        return lift(trainer, rule, batch=self.distributions)
+        gradient = Relative() if self.relative else None
+        return lift(trainer, rule, batch=self.distributions, gradient=gradient)
 
     def optimised(self) -> Descend:
         """Storey 1 with everything that storey 2 learns; fresh, it does what `trainer` does."""

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from metatower.core import Descend, Tasks
+from metatower.core.errors import UserError
 from metatower.evaluation.conclusion import Functions, FunctionTask
 from metatower.recipes.on_functions import OnFunctions
 from metatower.recipes.optimised_maml import OptimisedMAML
+from metatower.tasks.functions import FunctionFamily
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,32 @@ class OptimisedMAMLFunctions(OnFunctions, OptimisedMAML):
 
     name: ClassVar[str] = "optimised-maml-functions"
 
-    steps: int = 1000
+    steps: int = 1200
     pooled_steps: int = 20_000
-    pooled_extra: int = 84_000
-    searched: int = 425
+    pooled_extra: int = 101_000
+    searched: int = 510
     searched_on: int = 40
     inner_rate: float = 0.02
     outer_rate: float = 0.02
     outer_clip: float = 10.0
     outer_decay: float = 0.0
-    rate_rate: float = 3e-2
+    rate_rate: float = 1e-2
     decay_rate: float = 0.0
-    weight_rate: float = 1e-3
+    weight_rate: float = 3e-4
+    relative: bool = True
+    kinds: tuple[str, ...] = ("sinusoid", "triangle", "square")
+    """Kinds of function to learn from; see `metatower.tasks.functions.WAVES`."""
+    held_out_kinds: tuple[str, ...] = ("sawtooth", "bumps")
+    """Kinds of function to be judged on, none of them learned from."""
+
+    def check(self) -> None:
+        super().check()
+        if both := sorted(set(self.kinds) & set(self.held_out_kinds)):
+            raise UserError(f"{self.name}: expected held_out_kinds that are not learned from, got {both[0]!r} in both.")
+
+    def family(self, split: str) -> Tasks:
+        kinds = self.held_out_kinds if split == "test" else self.kinds
+        return FunctionFamily(kinds, self.shots, self.queries, frequency=self.frequency)
 
     def sample_of(self, maml: Descend, tasks: Tasks) -> Functions:
         wide = dataclasses.replace(cast(Any, tasks), queries=200)
