@@ -109,7 +109,7 @@ def test_options_that_cannot_be_are_refused():
         OptimisedMAMLFunctions(inner_rate=0.0)
     with pytest.raises(UserError, match="held_out_kinds that are not learned from, got 'square' in both"):
         OptimisedMAMLFunctions(held_out_kinds=("step", "square"))
-    with pytest.raises(UserError, match="kinds from .*'wave'"):
+    with pytest.raises(UserError, match=r"kinds from .*'wave'"):
         OptimisedMAMLFunctions(kinds=("wave",)).build()
 
 

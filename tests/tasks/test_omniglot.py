@@ -132,11 +132,11 @@ def test_no_network_is_one_clear_error(monkeypatch, tmp_path):
 
 
 def test_a_fetch_that_fails_is_told_without_its_wrappings(monkeypatch, tmp_path):
-    class Wrapped(Exception):
+    class WrappedError(Exception):
         reason = ConnectionError("HTTPSConnection(host='h', port=443): Failed to resolve 'h' (Name not known)")
 
     def offline(*_, **__):
-        raise OSError(Wrapped("HTTPSConnectionPool(host='h'): Max retries exceeded with url: /x"))
+        raise OSError(WrappedError("HTTPSConnectionPool(host='h'): Max retries exceeded with url: /x"))
 
     monkeypatch.delenv("METATOWER_DATA", raising=False)
     monkeypatch.setenv("METATOWER_CACHE", str(tmp_path))

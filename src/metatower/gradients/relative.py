@@ -13,9 +13,9 @@ class Relative(Gradient):
 
         ∇θ log L(θ; task) = ∇θ L / L
 
-    Squared errors of tasks of different size or noise differ by orders of magnitude, and the plain gradient is then that
-    of a few large ones. The mean of the logarithms, whose exponential is the geometric mean of the losses, hears all
-    alike. The *value* stays the loss, so that what is shown and stored keeps its unit.
+    Squared errors of tasks of different size or noise differ by orders of magnitude, and the plain gradient is then
+    that of a few large ones. The mean of the logarithms, whose exponential is the geometric mean of the losses, hears
+    all alike. The *value* stays the loss, so that what is shown and stored keeps its unit.
 
     Args:
         of: how each run is scored.
