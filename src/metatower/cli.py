@@ -271,7 +271,8 @@ def _list(arguments: list[str]) -> int:
 def _compare(arguments: list[str]) -> int:
     given = _parse(Compare, arguments, "compare")
     from metatower.evaluation import comparison_page
-    from metatower.recipes.compare import Asked, compare
+    from metatower.recipes.compare import compare
+    from metatower.recipes.compare_plan import Asked
     from metatower.training.loop import Interrupted
     from metatower.training.progress import progress
     from metatower.training.runtime import setup

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from tests.contract import Bowl, Bowls, number
 
-from metatower import Descend, Learner, Task, Tasks, lift, pick, sgd
+from metatower import Descend, Learner, Task, Tasks, lift, sgd
+from metatower.core import pick, put
 from metatower.evaluation import comparison
 from metatower.evaluation.comparison import BEST, Measured, Sizes
 from metatower.training.progress import Silent
@@ -57,7 +58,7 @@ def test_runs_are_measured_as_known_by_hand():
     assert np.all((curvature > 1) & (curvature < 2))
     steps = np.arange(4)
     np.testing.assert_allclose(losses, losses[:, :1] * (1 - curvature[:, None] / 10) ** (2 * steps), rtol=1e-5)
-    np.testing.assert_allclose(found.far, losses[:2, 0] * (1 - curvature[:2] / 10) ** 60, rtol=1e-4)
+    np.testing.assert_allclose(found.far["loss"], losses[:2, 0] * (1 - curvature[:2] / 10) ** 60, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("quick_compile")
@@ -70,17 +71,31 @@ def test_what_has_no_meaning_is_left_out():
     for each in (none, longer, fixed):
         assert each.far is None
         assert not each.whole
-        assert [row.metric for row in comparison.rows("x", each, whole.ends["loss"], 3)] == ["loss@K"]
-    metrics = [row.metric for row in comparison.rows("x", whole, whole.ends["loss"], 3)]
+        assert [row.metric for row in comparison.rows("x", each, whole.ends["loss"])] == ["loss@K"]
+    metrics = [row.metric for row in comparison.rows("x", whole, whole.ends["loss"])]
     assert metrics == ["loss@0", "loss@K", "loss@10K", "area", "speed-up"]
 
 
 def test_areas_and_speed_ups_are_those_of_the_curves():
     curve = np.array([[[8.0, 4.0, 2.0], [8.0, 2.0, 1.0]]])  # one seed, two distributions, K = 2
-    rows = comparison.rows("x", Measured({"loss": curve}, None), np.array([[4.0, 2.0]]), 2)
+    rows = comparison.rows("x", Measured({"loss": curve}, None), np.array([[4.0, 2.0]]))
     found = {row.metric: row.mean for row in rows}
     # by trapezoids: (12 + 6) / 4 and (10 + 3) / 4; both cross at the first of two steps
     assert found == {"loss@0": 8.0, "loss@K": 1.5, "area": (4.5 + 3.25) / 2, "speed-up": 2.0}
+
+
+def test_where_accuracy_decides_more_is_better():
+    accuracy = np.array([[[0.2, 0.4, 0.6], [0.2, 0.2, 0.3]]])  # one seed, two distributions, K = 2
+    curves = {"loss": 2 - accuracy, "accuracy": accuracy}
+    found = Measured(curves, {name: 0 * each[..., 0] for name, each in curves.items()})
+    rows = {r.metric: r.mean for r in comparison.rows("x", found, np.array([[0.4, 0.4]]), "accuracy")}
+    wanted = {"accuracy@0": 0.2, "accuracy@K": 0.45, "loss@K": 1.55, "accuracy@10K": 0.0, "area": (0.4 + 0.225) / 2}
+    assert rows == pytest.approx({**wanted, "speed-up": 1.0})  # the first gets there at once, the second never
+    sure = Measured({"loss": np.full((1, 2, 1), 9.0), "accuracy": np.full((1, 2, 1), 0.5)}, None)
+    assert comparison.best_of({"found": found, "sure": sure}) == "found"
+    assert comparison.best_of({"found": found, "sure": sure}, "accuracy") == "sure"
+    rows = {r.metric: r.difference for r in comparison.differences("found", found, {"sure": sure}, "sure")}
+    assert rows == pytest.approx({"log-loss": np.log(1.4 * 1.7 / 81) / 2, "accuracy": -0.05})
 
 
 def test_differences_are_of_logarithms_and_in_pairs():
@@ -105,16 +120,16 @@ def test_a_baseline_that_diverged_is_never_the_best():
 
 
 def test_seeds_are_stacked():
-    one = Measured({"loss": np.ones((4, 3))}, np.ones(2))
+    one = Measured({"loss": np.ones((4, 3))}, {"loss": np.ones(2)})
     both = comparison.together([one, one])
     assert both.curves["loss"].shape == (2, 4, 3)
-    assert both.far.shape == (2, 2)
+    assert both.far["loss"].shape == (2, 2)
     assert comparison.together([one, Measured(one.curves, None)]).far is None
 
 
 def test_shuffled_keeps_sizes_and_loses_places():
     start = lift(Descend(Bowl(jnp.zeros(6)), sgd(jnp.zeros(5))), sgd(0.1))
-    learned = jax.tree.map(lambda x: x + jnp.arange(1.0, 1 + x.size), start)
+    learned = put(start, [x + jnp.arange(1.0, 1 + x.size) for x in pick(start)])
     found = comparison.shuffled(start, learned, jax.random.key(0))
     for old, new in zip(pick(learned), pick(found), strict=True):
         assert sorted(old.tolist()) == sorted(new.tolist())

@@ -5,14 +5,23 @@ import numpy as np
 import pytest
 
 from metatower.cli import main
+from metatower.core import pick
 from metatower.core.errors import UserError
 from metatower.evaluation import comparison as judging
 from metatower.recipes import compare as comparing
-from metatower.recipes import families
-from metatower.recipes.compare import Asked, compare
+from metatower.recipes import compare_plan, grounds
+from metatower.recipes.compare import compare
+from metatower.recipes.compare_plan import Asked, Planned, plan
+from metatower.recipes.compare_seed import slug
+from metatower.recipes.compare_tables import RESULT
+from metatower.recipes.families import family_recipe
+from metatower.recipes.feature_baselines import trainer
+from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
+from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
+from metatower.tasks.pooled import Pooled
 from metatower.training.progress import Silent
 
-TINY = {"shots": 3, "queries": 3, "hidden": (4,), "meta_steps": 2, "meta_batch": 2, "inner_steps": 1}
+TINY = {"hidden": (4,), "meta_steps": 2, "meta_batch": 2, "inner_steps": 1}
 OPTIONS = {
     "meta-optimisation": {"distributions": 2, "judged": 2},
     "recurrent": {
@@ -27,8 +36,13 @@ BASELINES = {
     "default MAML", "MAML, rates from random search", "pooled MAML", "pooled MAML + K", "pooled MAML + 5K",
     "pooled MAML + K, tuned schedule",
 }  # fmt: skip
-SPLITS = {"fresh distributions", "held-out kinds"}
-PLANNED = comparing.Planned(1e9, 2, 5, 2, dict.fromkeys(OPTIONS, 2), {
+HEADS = {"Prototypical Network, pooled", "ridge head, pooled"}
+SPLITS = {
+    "functions": {"fresh distributions", "held-out kinds"},
+    "glyphs": {"held-out scripts and ranges"},
+}
+FIRST, LAST = ("meta-optimisation", "recurrent"), ("hierarchical", "meta-gan")
+PLANNED = Planned(1e9, 2, 5, 2, dict.fromkeys(OPTIONS, 2), {}, {
     "pooled MAML": 10, "random search": 20, "meta-optimisation": 30, "recurrent": None,
     "hierarchical": 40, "meta-gan": None,
 }, 2, 2, 3, 2)  # fmt: skip
@@ -36,23 +50,35 @@ PLANNED = comparing.Planned(1e9, 2, 5, 2, dict.fromkeys(OPTIONS, 2), {
 
 @pytest.fixture
 def tiny(monkeypatch):
-    for name, number in TINY.items():
-        monkeypatch.setitem(families.COMMON, name, number)
-    few = {n: dataclasses.replace(families.FAMILIES[n], options=options) for n, options in OPTIONS.items()}
-    monkeypatch.setattr(comparing, "FAMILIES", few)
+    small = {
+        "functions": lambda: grounds.functions(OptimisedMAMLFunctions(shots=3, queries=3, **TINY)),
+        "glyphs": lambda: grounds.glyphs(OptimisedMAMLGlyphs(size=8, classes=("ink", "size"), **TINY)),
+    }
+    for name, make in small.items():
+        monkeypatch.setitem(grounds.GROUNDS, name, lambda make=make: dataclasses.replace(make(), options=OPTIONS))
 
-    def planned(asked, own, show):
-        return dataclasses.replace(PLANNED, steps=dict.fromkeys(asked.chosen(own), 2))
+    def planned(asked, where, show):
+        steps = dict.fromkeys(asked.chosen(where), 2)
+        return dataclasses.replace(PLANNED, steps=steps, heads=dict.fromkeys(HEADS, 2) if where.features else {})
 
-    monkeypatch.setattr(comparing, "_plan", planned)
+    monkeypatch.setattr(comparing, "plan", planned)
 
 
 @pytest.mark.usefixtures("quick_compile", "tiny")
 @pytest.mark.parametrize(
-    "only", [("meta-optimisation", "recurrent"), pytest.param(("hierarchical", "meta-gan"), marks=pytest.mark.slow)]
+    ("families", "only"),
+    [
+        ("functions", FIRST),
+        pytest.param("functions", LAST, marks=pytest.mark.slow),
+        pytest.param("glyphs", FIRST, marks=pytest.mark.slow),
+        pytest.param("glyphs", LAST, marks=pytest.mark.slow),
+    ],
 )
-def test_it_is_trained_judged_and_told_once(only, tmp_path, monkeypatch):
-    folder, asked, measure = tmp_path / "out", Asked(only=only, seeds=(0, 1)), judging.measure
+def test_it_is_trained_judged_and_told_once(families, only, tmp_path, monkeypatch):
+    folder, measure = tmp_path / "out", judging.measure
+    asked = Asked(families, only, seeds=(0, 1) if families == "functions" else (0,))
+    decides = "loss" if families == "functions" else "accuracy"
+    baselines = BASELINES | (set() if families == "functions" else HEADS | {f"{name} + K" for name in HEADS})
     calls = []
 
     def stops(*args, **how):
@@ -66,66 +92,94 @@ def test_it_is_trained_judged_and_told_once(only, tmp_path, monkeypatch):
         compare(asked, folder, Silent(), "metatower compare")
     content = compare(asked, folder, Silent(), "metatower compare")
     contestants = len({row["name"] for row in content["results"]})
-    assert len(calls) == 2 * 2 * contestants + 1  # seeds, splits; the one that was stopped is done again
+    # seeds, splits; the one that was stopped is done again
+    assert len(calls) == len(asked.seeds) * len(SPLITS[families]) * contestants + 1
 
-    again = json.loads((folder / comparing.RESULT).read_text())
+    again = json.loads((folder / RESULT).read_text())
     for row in again["results"]:
         keys = {"name", "families", "metric", "mean", "ci95", "n", "unit", "seeds", "budget", "command", "split"}
         assert set(row) == keys
-        assert (row["families"], row["unit"], row["seeds"]) == ("functions", "distribution", 2)
-        assert row["n"] == (4 if row["metric"] == "loss@10K" else 6)  # seeds times distributions
+        assert (row["families"], row["unit"], row["seeds"]) == (families, "distribution", len(asked.seeds))
+        assert row["n"] == len(asked.seeds) * (2 if row["metric"] == f"{decides}@10K" else 3)  # distributions of each
     names = {row["name"] for row in again["results"]}
-    assert BASELINES | set(only) <= names
+    assert baselines | set(only) <= names
+    assert {f"{decides}@0", f"{decides}@K", f"{decides}@10K"} <= {r["metric"] for r in again["results"]}
     assert {f"{family}: storey 2 frozen at its start" for family in only} <= names
     assert all(any(name.startswith(f"{family}: ") and "shuffled" in name for name in names) for family in only)
     for family in only:
-        for split in SPLITS:
-            rows = [r for r in again["paired"] if (r["name"], r["split"]) == (family, split)]
+        for split in SPLITS[families]:
+            kind = "log-loss" if decides == "loss" else "accuracy"
+            pairs = [r for r in again["paired"] if (r["name"], r["split"]) == (family, split)]
+            rows = [r for r in pairs if r["metric"] == kind]
             against = {row["against"] for row in rows}
             # its own ablations, not those of the other; the longer run is no equal
-            assert BASELINES - {"pooled MAML + 5K"} | {"best-baseline"} <= against
+            assert baselines - {"pooled MAML + 5K"} | {"best-baseline"} <= against
             assert all(":" not in each or each.startswith(family) for each in against)
             best = again["best-baseline"][f"{family}, {split}"]
             twin = {row["against"]: row["difference"] for row in rows}
             assert twin["best-baseline"] == twin[best]
-            losses = {
+            ends = {
                 name: np.concatenate([
-                    np.array(json.loads(p.read_text())["curves"]["loss"])[:, -1]
-                    for p in sorted(folder.glob(f"seed-*/judged/{comparing._slug(name)}-{comparing._slug(split)}.json"))
+                    np.array(json.loads(p.read_text())["curves"][decides])[:, -1]
+                    for p in sorted(folder.glob(f"seed-*/judged/{slug(name)}-{slug(split)}.json"))
                 ])
                 for name in (family, best)
             }  # fmt: skip
-            by_hand = np.mean(np.log(losses[family]) - np.log(losses[best]))
-            assert twin["best-baseline"] == pytest.approx(by_hand, rel=1e-5, abs=1e-6)
+            ours, theirs = (np.log(ends[n]) if decides == "loss" else ends[n] for n in (family, best))
+            assert twin["best-baseline"] == pytest.approx(np.mean(ours - theirs), rel=1e-5, abs=1e-6)
+            others = [r["against"] for r in rows if r["against"] not in (best, "best-baseline")]
+            # nobody is better than the best: ours minus theirs
+            sign = 1 if decides == "loss" else -1
+            assert all(sign * twin[other] <= sign * twin[best] + 1e-9 for other in others)
     page = (folder / "comparison.html").read_text()
     assert "Who wins" in page
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 2 * len(SPLITS[families])
+    assert ("accuracy after K" in page) == (decides == "accuracy")
     assert "http" not in page.replace("http://www.w3.org", "")
 
     calls.clear()
     assert compare(asked, folder, Silent(), "metatower compare")["results"] == content["results"]
     assert calls == []
     with pytest.raises(UserError, match=r"holds another comparison: seeds"):
-        compare(Asked(only=only, seeds=(0,)), folder, Silent(), "")
+        compare(dataclasses.replace(asked, seeds=(5,)), folder, Silent(), "")
 
 
-def test_the_same_compute_for_all():
-    planned = comparing._plan(Asked(minutes=1.0, quick=True, only=("meta-optimisation",)), None, Silent())
-    recipe = families.recipe_for(families.FAMILIES["meta-optimisation"].recipe, None)
-    from metatower.core.plan import plan
+@pytest.mark.parametrize("families", ["functions", "glyphs"])
+def test_the_same_compute_for_all(families, monkeypatch):
+    monkeypatch.setattr(compare_plan, "TRIED", 20)
+    where = grounds.ground(families)
+    planned = plan(Asked(families, minutes=1.0, quick=True, only=("meta-optimisation",)), where, Silent())
+    recipe = family_recipe("meta-optimisation", where)
+    from metatower.core.plan import plan as costs
 
-    one = plan(recipe.learner(), recipe.data(), compile=False).costs[0].flops
-    pooled = plan(recipe._pooled_trainer(), comparing.Pooled(recipe.data()), compile=False).costs[0].flops
+    one = costs(recipe.learner(), recipe.data(), compile=False).costs[0].flops
+    pooled = costs(recipe._pooled_trainer(), Pooled(recipe.data()), compile=False).costs[0].flops
     ours = planned.steps["meta-optimisation"] * one + planned.pooled_steps * pooled
     assert ours == pytest.approx(planned.flops, rel=one / planned.flops)
     assert planned.pooled_total * pooled == pytest.approx(planned.flops, rel=0.01)
+    assert planned.pooled_steps == pytest.approx(where.start_share * planned.pooled_total, abs=1)
+    assert set(planned.heads) == (HEADS if families == "glyphs" else set())
+    for name, steps in planned.heads.items():
+        head = trainer(recipe, name, where.features(0), steps)
+        each = costs(head, Pooled(recipe.data()), compile=False).costs[0].flops
+        assert steps * each == pytest.approx(planned.flops, abs=each)
+
+
+def test_on_glyphs_the_settings_are_those_of_the_main_job():
+    main, recipe = OptimisedMAMLGlyphs(), family_recipe("meta-optimisation", grounds.ground("glyphs"))
+    theirs = {name: value for name, value in main.options().items() if name in recipe.options()}
+    lengths = ("steps", "pooled_steps", "pooled_extra", "searched", "searched_on", "tuned_on")
+    ours = recipe.options()
+    assert {n for n in theirs if ours[n] != theirs[n]} <= set(lengths)
+    assert recipe.metric == "accuracy"
+    assert [each.shape for each in pick(recipe.maml().objective, recipe.adapted)] == [(40, 40), (40,), (40, 5), (5,)]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--families", "nowhere.py"], "nowhere.py is no file"),
-        (["--families", "function"], "takes `functions`, or a Python file"),
+        (["--families", "function"], "takes `functions`, `glyphs`, or a Python file"),
         (["--only", "meta"], "no family 'meta'. Choose from meta-optimisation"),
         (["--seeds", "1", "1"], "different numbers"),
         (["--budget", "0"], "minutes above 0"),

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from metatower.core.errors import UserError
 from metatower.evaluation.episodes import evaluate
-from metatower.recipes.families import FAMILIES, recipe_for
+from metatower.recipes import feature_baselines
+from metatower.recipes.families import FAMILIES, base_recipe, family_recipe
+from metatower.recipes.grounds import of_file
 from metatower.recipes.own_family import read
 from metatower.training.progress import Silent
 
@@ -79,8 +82,9 @@ def test_a_family_is_read_and_every_recipe_builds_on_it(text, inputs, outputs, t
     own = read(file(tmp_path, text))
     assert (own.inputs, own.outputs) == (inputs, outputs)
     assert own.ways == (2 if "ways=" in text else None)
-    for family in FAMILIES.values():
-        recipe = recipe_for(family.recipe, own, **family.options)
+    assert own.metric == ("accuracy" if "ways=" in text else "loss")
+    for name in FAMILIES:
+        recipe = family_recipe(name, of_file(own))
         learner, data = recipe.build()
         assert data is own.splits["train"]
         assert recipe.family("validation") is own.splits["validation"]
@@ -155,10 +159,15 @@ def test_other_places_are_refused(tmp_path):
 
 
 @pytest.mark.usefixtures("quick_compile")
-def test_where_tasks_have_labels_prototypes_compete(tmp_path):
+@pytest.mark.parametrize("name", list(feature_baselines.HEADS))
+def test_where_tasks_have_labels_classifiers_by_features_compete(name, tmp_path):
     own = read(file(tmp_path, two(target="jnp.arange(len(x)) % 2", ways="jnp.ones(2, bool)")))
-    recipe = recipe_for(FAMILIES["meta-optimisation"].recipe, own)
-    learner = recipe.prototypical(2, tmp_path, Silent())
+    where = of_file(own)
+    recipe = base_recipe(where, meta_steps=2, meta_batch=2, tuned_on=2)
+    learner = feature_baselines.pooled(recipe, name, where.features(0), 2, tmp_path, Silent())
     assert (learner.height, learner.steps) == (1, 0)
-    judged = evaluate(learner, own.splits["test"], episodes=2, seed=0, chunk=2)
-    assert set(judged) == {"loss", "accuracy"}
+    longer = feature_baselines.then_k(recipe, name, learner, tmp_path, Silent())
+    assert longer.steps == 2
+    before, after = (evaluate(x, own.splits["test"], episodes=2, seed=0, chunk=2) for x in (learner, longer))
+    assert set(before) == set(after) == {"loss", "accuracy"}
+    assert not np.array_equal(before["loss"], after["loss"])  # a run moves the features

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metatower import Descend, lift, pick, sgd
+from metatower import Descend, lift, sgd
+from metatower.core import pick
 from metatower.gradients import MultiStep, Unrolled
 from metatower.nets import MLP, Examples, Supervised, cross_entropy, learned_loss, squared_error
 from metatower.rules import kronecker, task_conditioned

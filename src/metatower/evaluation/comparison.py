@@ -43,8 +43,8 @@ class Measured:
     curves: dict[str, np.ndarray]
     """"loss" and each metric, `[..., distribution, K + 1]`, after 0 ... K steps; `[..., distribution, 1]`, after its
     own steps only, of a contestant that runs for another number of them."""
-    far: np.ndarray | None
-    """The loss after 10 K steps, `[..., distribution]`; None where a run has no length to choose."""
+    far: dict[str, np.ndarray] | None
+    """Loss and metrics after 10 K steps, each `[..., distribution]`; None where a run has no length to choose."""
 
     @property
     def whole(self) -> bool:
@@ -76,14 +76,16 @@ def measure(learner: Learner, family: Tasks, sizes: Sizes, *, seed: int, show: P
     if not (whole and sizes.far_episodes):
         return Measured(curves, None)
     far = scores_after(learner, family, (10 * sizes.steps,), episodes=sizes.far_episodes, **how)
-    return Measured(curves, far["loss"][:, 0])
+    return Measured(curves, {name: values[:, 0] for name, values in far.items()})
 
 
 def together(seeds: list[Measured]) -> Measured:
     """The same contestant under several training seeds, each judged on distributions of its own."""
     curves = {name: np.stack([each.curves[name] for each in seeds]) for name in seeds[0].curves}
     far = [each.far for each in seeds if each.far is not None]
-    return Measured(curves, np.stack(far) if len(far) == len(seeds) else None)
+    if len(far) < len(seeds):
+        return Measured(curves, None)
+    return Measured(curves, {name: np.stack([each[name] for each in far]) for name in far[0]})
 
 
 def speed_up(curve: np.ndarray, threshold: np.ndarray) -> np.ndarray:
@@ -104,41 +106,50 @@ def speed_up(curve: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     return np.where(reached.any(axis=-1), (curve.shape[-1] - 1) / first, 0.0)
 
 
-def rows(name: str, measured: Measured, threshold: np.ndarray) -> list[Result]:
+def rows(name: str, measured: Measured, threshold: np.ndarray, metric: str = "loss") -> list[Result]:
     """Every number of one contestant, with hierarchical bootstrap intervals.
 
     Metrics: "loss@0", "loss@K", "loss@10K", "area" (mean loss along the run, by trapezoids), "speed-up"
-    (interquartile mean), and "accuracy@K" where there is one. What has no meaning for a contestant is left out.
+    (interquartile mean), and "accuracy@K" where there is one; with `metric` "accuracy" that is what all but the loss
+    after K steps is of. What has no meaning for a contestant is left out.
 
     Args:
-        threshold: the loss of tuned MAML after K steps, `[..., distribution]`.
+        threshold: what tuned MAML has after K steps, `[..., distribution]`.
+        metric: "loss" or "accuracy".
     """
-    losses = measured.curves["loss"]
+    curve = measured.curves[metric]
     found: dict[str, np.ndarray] = {}
     if measured.whole:
-        found["loss@0"] = losses[..., 0]
-    found |= {f"{metric}@K": each for metric, each in measured.ends.items() if metric in ("loss", "accuracy")}
+        found[f"{metric}@0"] = curve[..., 0]
+    found |= {f"{each}@K": values for each, values in measured.ends.items() if each in ("loss", "accuracy")}
     if measured.far is not None:
-        found["loss@10K"] = measured.far
+        found[f"{metric}@10K"] = measured.far[metric]
     if measured.whole:
-        found["area"] = (losses[..., 1:] + losses[..., :-1]).mean(axis=-1) / 2
-        found["speed-up"] = speed_up(losses, threshold)
+        found["area"] = (curve[..., 1:] + curve[..., :-1]).mean(axis=-1) / 2
+        sign = -1 if metric == "accuracy" else 1
+        found["speed-up"] = speed_up(sign * curve, sign * threshold)
     out = []
-    for metric, values in found.items():
-        of = middle_mean if metric == "speed-up" else None
-        each = hierarchical(values, of=of)
-        out.append(Result(name, metric, each.mean, (each.lo, each.hi), each.n, "distribution"))
+    for each, values in found.items():
+        of = middle_mean if each == "speed-up" else None
+        result = hierarchical(values, of=of)
+        out.append(Result(name, each, result.mean, (result.lo, result.hi), result.n, "distribution"))
     return out
 
 
-def logs(measured: Measured) -> np.ndarray:
-    """The logarithm of the loss at the end of each run: differences are ratios of losses."""
+def ends(measured: Measured, metric: str = "loss") -> np.ndarray:
+    """What runs are compared by, `[..., distribution]`: the accuracy, or the logarithm of the loss, at their ends.
+
+    Differences of logarithms are ratios of losses.
+    """
+    if metric == "accuracy":
+        return measured.ends["accuracy"]
     return np.log(np.maximum(measured.ends["loss"], 1e-12))
 
 
-def best_of(baselines: dict[str, Measured]) -> str:
-    """The baseline with the lowest mean log-loss at the end of its runs; one that is not finite never is."""
-    means = {name: float(np.mean(logs(each))) for name, each in baselines.items()}
+def best_of(baselines: dict[str, Measured], metric: str = "loss") -> str:
+    """The baseline with the best mean of `ends`; one that is not finite never is."""
+    sign = -1 if metric == "accuracy" else 1
+    means = {name: sign * float(np.mean(ends(each, metric))) for name, each in baselines.items()}
     return min(means, key=lambda name: means[name] if np.isfinite(means[name]) else np.inf)
 
 
@@ -150,9 +161,9 @@ def differences(name: str, ours: Measured, baselines: dict[str, Measured], best:
     """
     out = []
     for against, each in [*baselines.items(), (BEST, baselines[best])]:
-        pairs = {"log-loss": (logs(ours), logs(each))}
+        pairs = {"log-loss": (ends(ours), ends(each))}
         if "accuracy" in ours.ends and "accuracy" in each.ends:
-            pairs["accuracy"] = ours.ends["accuracy"], each.ends["accuracy"]
+            pairs["accuracy"] = ends(ours, "accuracy"), ends(each, "accuracy")
         for metric, (mine, theirs) in pairs.items():
             found = hierarchical(mine - theirs)
             out.append(Paired(name, against, metric, found.mean, (found.lo, found.hi)))

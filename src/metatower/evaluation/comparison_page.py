@@ -16,14 +16,26 @@ from metatower.training.files import clean, make_folder, write_bytes, write_text
 
 PAGE = "comparison.html"
 METRICS = {
-    "loss@0": "loss before the run",
-    "loss@K": "loss after K meta-steps",
-    "loss@10K": "after 10 K",
-    "area": "mean along the run",
-    "speed-up": "speed-up",
-    "accuracy@K": "accuracy after K",
+    "loss": {
+        "loss@0": "loss before the run",
+        "loss@K": "loss after K meta-steps",
+        "loss@10K": "after 10 K",
+        "area": "mean along the run",
+        "speed-up": "speed-up",
+        "accuracy@K": "accuracy after K",
+    },
+    "accuracy": {
+        "accuracy@0": "accuracy before the run",
+        "accuracy@K": "accuracy after K meta-steps (%)",
+        "accuracy@10K": "after 10 K",
+        "area": "mean along the run",
+        "speed-up": "speed-up",
+        "loss@K": "loss after K",
+    },
 }
-"""The columns of the table."""
+"""The columns of the table, by what decides."""
+DECIDES = {"loss": "log-loss", "accuracy": "accuracy"}
+"""What the paired differences are of, by what decides."""
 BASELINES = {
     "default MAML": "MAML as one would first try it: fresh weights, inner rate 0.01, Adam at 0.001. Untuned.",
     "MAML, rates from random search": "MAML from fresh weights, its inner and outer rate found by as much random "
@@ -35,7 +47,11 @@ BASELINES = {
     "all others, and is shown for scale.",
     "pooled MAML + K, tuned schedule": "the same as + K, with an outer rate that may rise or fall along the run.",
     "Prototypical Network, pooled": "features whose class means are compared, trained on all training distributions "
-    "mixed, for as many steps as pooled MAML. No gradient step on a task.",
+    "mixed. No gradient step on a task, and no run on the new distribution.",
+    "Prototypical Network, pooled + K": "the same, whose features then take K meta-steps on the new distribution, at "
+    "the best outer rate and momentum.",
+    "ridge head, pooled": "features, and ridge regression from them to the labels (R2D2), likewise.",
+    "ridge head, pooled + K": "the same, whose features then take K meta-steps on the new distribution, likewise.",
     "storey 2 frozen at its start": "what the family sets out from, without its own training.",
     "shuffled": "what the family has learned, put in the wrong places: if that is as good, it has learned nothing.",
 }
@@ -61,22 +77,27 @@ def verdicts(content: dict[str, Any]) -> list[str]:
     """One sentence for each family and split: against the best of its baselines."""
     out = []
     for row in content["paired"]:
-        if row["against"] == BEST and row["metric"] == "log-loss":
+        if row["against"] == BEST and row["metric"] == DECIDES[content["metric"]]:
             best = content["best-baseline"][f"{row['name']}, {row['split']}"]
-            low, mean, high = (
-                None if x is None else 100 * (np.exp(x) - 1)
-                for x in (row["ci95"][0], row["difference"], row["ci95"][1])
-            )
-            if low is None or mean is None or high is None:
-                what = "cannot be compared (a value is not finite): no gain here"
-            elif high < 0:
-                what = f"has {-mean:.0f} % less loss [{-high:.0f}, {-low:.0f}]"
-            elif low > 0:
-                what = f"has {mean:.0f} % more loss [{low:.0f}, {high:.0f}]: no gain here"
-            else:
-                what = f"differs by {mean:+.0f} % [{low:+.0f}, {high:+.0f}]: no gain here"
-            out.append(f"{row['name']}, {row['split']}: {what}, against the best of its baselines, {best}.")
+            said = _verdict((row["difference"], *row["ci95"]), content["metric"])
+            out.append(f"{row['name']}, {row['split']}: {said}, against the best of its baselines, {best}.")
     return out
+
+
+def _verdict(difference: tuple[float | None, ...], metric: str) -> str:
+    """What a mean difference with its two bounds says."""
+    numbers = [each for each in difference if each is not None]
+    if len(numbers) < len(difference):
+        return "cannot be compared (a value is not finite): no gain here"
+    unit, digits = ("points", 1) if metric == "accuracy" else ("%", 0)
+    mean, low, high = (100 * x if metric == "accuracy" else 100 * (np.exp(x) - 1) for x in numbers)
+    if low <= 0 <= high:
+        return f"differs by {mean:+.{digits}f} {unit} [{low:+.{digits}f}, {high:+.{digits}f}]: no gain here"
+    size = f"{abs(mean):.{digits}f} {unit}"
+    near, far = sorted((abs(low), abs(high)))
+    gained = (mean > 0) == (metric == "accuracy")
+    said = f"has {size} {'more' if mean > 0 else 'less'} {metric} [{near:.{digits}f}, {far:.{digits}f}]"
+    return said if gained else f"{said}: no gain here"
 
 
 def show(content: dict[str, Any], console: Console | None = None) -> None:
@@ -84,7 +105,7 @@ def show(content: dict[str, Any], console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:
         console.width = max(console.width, 140)
-    names, metrics = list(by_name(content, splits_of(content)[0])), [m for m in METRICS if _has(content, m)]
+    names, metrics = list(by_name(content, splits_of(content)[0])), _columns(content)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     for metric in metrics:
@@ -93,7 +114,7 @@ def show(content: dict[str, Any], console: Console | None = None) -> None:
         rows = by_name(content, split)
         table.add_row(f"[bold]{split}[/]")
         for name in names:
-            cells = (_cell(rows[name].get(m), ends=m in ("loss@K", "accuracy@K")) for m in metrics)
+            cells = (_cell(rows[name].get(m), content, ends=m in ("loss@K", "accuracy@K")) for m in metrics)
             table.add_row(f"  {name}", *cells)
     console.print(table)
     console.print()
@@ -125,10 +146,11 @@ def write(
     for split in splits_of(content):
         name = f"differences-{split.replace(' ', '-')}"
         pairs = [_paired(row) for row in content["paired"] if row["split"] == split and row["against"] != BEST]
-        drawn[name] = plots.differences(pairs, "log-loss")
+        drawn[name] = plots.differences(pairs, DECIDES[content["metric"]])
+        by_loss = content["metric"] == "loss"
         captions[name] = (
-            f"{split.capitalize()}: the logarithm of the loss, each family minus each of its baselines on the same "
-            "distributions. −0.1 is about 10 % less loss. Green: a gain."
+            f"{split.capitalize()}: the {'logarithm of the loss' if by_loss else 'accuracy'}, each family minus each "
+            f"of its baselines on the same distributions. {'−0.1 is about 10 % less loss. ' * by_loss}Green: a gain."
         )
     clean(make_folder(folder / "plots"))
     for name, figure in drawn.items():
@@ -146,19 +168,19 @@ def _curves(split: str, measured: dict[tuple[str, str], Measured], parents: dict
     whole = {name: each for (name, where), each in measured.items() if where == split and each.whole}
     ours = [name for name in whole if parents.get(name) == name]
     usual = [name for name in whole if name not in parents][:SHOWN]
-    series = {}
+    series, metric = {}, content["metric"]
     for name in [*ours, *usual]:
-        losses = whole[name].curves["loss"]
-        points = [hierarchical(losses[..., i], resamples=2000) for i in range(losses.shape[-1])]
+        curve = whole[name].curves[metric]
+        points = [hierarchical(curve[..., i], resamples=2000) for i in range(curve.shape[-1])]
         mean, lo, hi = np.array([(p.mean, p.lo, p.hi) for p in points]).T
         series[name] = Interval(mean, lo, hi, points[0].n)
     return Curves(
-        f"Runs on {split}: the loss on fresh tasks of a distribution after every meta-step on it (for a memory: after "
-        f"as many tasks). Means over {next(iter(series.values())).n} distributions, with 95 % intervals.",
+        f"Runs on {split}: the {metric} on fresh tasks of a distribution after every meta-step on it (for a memory: "
+        f"after as many tasks). Means over {next(iter(series.values())).n} distributions, with 95 % intervals.",
         "meta-steps on the new distribution",
-        "loss",
+        metric,
         series,
-        log=True,
+        log=metric == "loss",
     )
 
 
@@ -172,19 +194,22 @@ def _page(content: dict[str, Any], words: dict[str, str], figures: str) -> str:
     names = list(by_name(content, splits[0]))
     there = [name for name in BASELINES if any(name in each for each in names)]
     baseline_rows = "".join(f"<tr><td><b>{_text(n)}</b></td><td>{_text(BASELINES[n])}</td></tr>" for n in there)
+    better = "Less loss" if content["metric"] == "loss" else "More accuracy"
+    absent = "".join(f"<p>{_text(each)}</p>" for each in content["left-out"])
     notes = [
         f"Each training had the same number of floating-point operations, {planned['flops']:.2g}, its start included: "
         + ", ".join(f"{steps:,} storey-2 steps for {name}" for name, steps in planned["steps"].items())
         + f"; {planned['pooled_total']:,} steps for pooled MAML, {planned['searched']:,} candidates for random search, "
         f"each on {planned['tuned_on']} distributions. The families set out from pooled MAML after "
-        f"{planned['pooled_steps']:,} steps.",
+        f"{planned['pooled_steps']:,} steps."
+        + "".join(f" {name}: {steps:,} steps." for name, steps in planned["heads"].items()),
         f"Judged on {planned['episodes']} distributions of each kind for each training seed "
         f"({report.plural(seeds, 'seed')}), each by {planned['judged']} tasks of a pool that shares no task with the "
         f"one that was learned from (10 K: on the first {planned['far']}).",
         "Intervals: hierarchical bootstrap over seeds and, within them, distributions; tasks are averaged before. With "
         "one seed they say nothing of other training runs. Differences are paired, distribution by distribution.",
-        "The speed-up is K over the meta-steps until the loss is what tuned MAML has after K, as the mean of the "
-        "middle half of the distributions; a run that does not get there within K counts as 0.",
+        f"The speed-up is K over the meta-steps until the {content['metric']} is what tuned MAML has after K, as the "
+        "mean of the middle half of the distributions; a run that does not get there within K counts as 0.",
         "Rates and schedules of the baselines were chosen on validation distributions, none on those judged on.",
         *content["notes"],
     ]
@@ -203,9 +228,10 @@ is it after a few steps there, and is it better than plain meta-learning with as
 <p>Meta-learning trains on many tasks so that a new <em>task</em> is learned from a few examples. Here we are one storey
 higher: training is on many <em>distributions</em> of tasks, so that on a new distribution a short run of K =
 {content["meta_steps"]} meta-steps goes far. Everything below is judged after such a run on held-out distributions.</p>
-<table>{family_rows}</table><h2>What they have to beat</h2><table>{baseline_rows}</table></section>
+<p>{_text(content["about"])}</p>
+<table>{family_rows}</table>{absent}<h2>What they have to beat</h2><table>{baseline_rows}</table></section>
 <section><h2>The table</h2>{"".join(_table(content, split) for split in splits)}
-<p class="small">Mean with its 95 % interval. Less loss is better; more speed-up is better. “–”: has no meaning there.
+<p class="small">Mean with its 95 % interval. {better} is better; more speed-up is better. “–”: has no meaning there.
 </p></section>
 <section><h2>Curves</h2>{figures}</section>
 <section><h2>Is it better? Every pair</h2>{"".join(_pairs(content, split) for split in splits)}</section>
@@ -215,12 +241,12 @@ higher: training is on many <em>distributions</em> of tasks, so that on a new di
 
 
 def _table(content: dict[str, Any], split: str) -> str:
-    rows, metrics = by_name(content, split), [m for m in METRICS if _has(content, m)]
-    head = "".join(f"<th class=n>{_text(METRICS[m])}</th>" for m in metrics)
+    rows, metrics = by_name(content, split), _columns(content)
+    head = "".join(f"<th class=n>{_text(METRICS[content['metric']][m])}</th>" for m in metrics)
     families = {row["name"] for row in content["paired"]}
     body = "".join(
         f"<tr{' class=first' if name in families else ''}><td>{_text(name)}</td>"
-        + "".join(f"<td class=n>{_text(_cell(found.get(m)))}</td>" for m in metrics)
+        + "".join(f"<td class=n>{_text(_cell(found.get(m), content))}</td>" for m in metrics)
         + "</tr>"
         for name, found in rows.items()
     )
@@ -252,15 +278,15 @@ def _paired(row: dict[str, Any]) -> Paired:
     return Paired(row["name"], row["against"], row["metric"], numbers[0], (numbers[1], numbers[2]))
 
 
-def _has(content: dict[str, Any], metric: str) -> bool:
-    return any(row["metric"] == metric for row in content["results"])
+def _columns(content: dict[str, Any]) -> list[str]:
+    return [m for m in METRICS[content["metric"]] if any(row["metric"] == m for row in content["results"])]
 
 
-def _cell(row: dict[str, Any] | None, ends: bool = True) -> str:
+def _cell(row: dict[str, Any] | None, content: dict[str, Any], ends: bool = True) -> str:
     """Mean and interval; the mean alone if not `ends`."""
     if row is None:
         return "–"
-    metric = row["metric"].split("@")[0]
+    metric = content["metric"] if row["metric"] == "area" else row["metric"].split("@")[0]
     if not ends:
         return report.number(row["mean"], metric)
     return f"{report.number(row['mean'], metric)} {report.bounds(tuple(row['ci95']), metric)}"

@@ -14,6 +14,7 @@ from metatower.core import (
     Metrics,
     Objective,
     Scored,
+    Selector,
     State,
     Task,
     Tasks,
@@ -53,6 +54,8 @@ class RecurrentAdaptation(Learner):
         (f, η, c) of every leaf = [m, s] H
         θ ← 2σ(f) · θ − exp(η) · (the rule's move, with c added to what its network sees)
 
+    The last two lines are of the leaves that `learn` selects; the others stay where the task started.
+
     Fresh, A and H are nought: then it does what `rule` does. Its lift learns θ and all weights of its networks, but not
     what concerns m; that takes a `Lifetime`. Make one with `recurrent_adaptation`.
     """
@@ -71,6 +74,8 @@ class RecurrentAdaptation(Learner):
     life: Constant
     """m at the start of a task: nought, or what a lifetime has ended with (`Lifetime.result`)."""
     steps: int = eqx.field(static=True)
+    learn: Selector | None = eqx.field(static=True, default=None)
+    """Which leaves of the objective move on a task; all if None."""
 
     def start(self, *, key: PRNGKeyArray) -> Adapting:
         del key
@@ -78,27 +83,30 @@ class RecurrentAdaptation(Learner):
         by = life @ self.shift
         pairs = zip(pick(self.objective), self.basis, strict=True)
         leaves = [strong(leaf) + jnp.tensordot(by, basis, 1) for leaf, basis in pairs]
-        return Adapting(leaves, self.rule.start(leaves), jnp.zeros(self.gru.hidden_size, by.dtype), life)
+        moving = pick(put(self.objective, leaves), self.learn)
+        return Adapting(leaves, self.rule.start(moving), jnp.zeros(self.gru.hidden_size, by.dtype), life)
 
     def remembering(self, life: Float[Array, " life_unit"]) -> "RecurrentAdaptation":
         """This learner in the light of a lifetime memory."""
         return eqx.tree_at(lambda learner: learner.life, self, Constant(life))
 
     def update(self, state: Adapting, data: Data, *, key: PRNGKeyArray) -> tuple[Adapting, Metrics]:
-        loss, gradient = self.slope(state, data, key=key)
+        begun = put(self.objective, state.leaves)
+        loss, gradient = _slope(begun, data, key, self.learn)
         seen = jnp.concatenate([squash(loss)[None], sizes(gradient), state.life @ self.listen])
         task = self.gru(seen, state.task)
         said = jnp.concatenate([state.life, task]) @ self.head
         keep, factor, context = jnp.split(said.reshape(len(gradient), -1), (1, 2), axis=1)
         factor = LIMIT * jnp.tanh(factor[:, 0] / LIMIT)
-        rule, moved = self.rule.conditioned(state.rule, state.leaves, gradient, context, factor)
+        moving = pick(begun, self.learn)
+        rule, moved = self.rule.conditioned(state.rule, moving, gradient, context, factor)
         gates = 2 * jax.nn.sigmoid(keep[:, 0])
-        leaves = [new + (gate - 1) * old for new, old, gate in zip(moved, state.leaves, gates, strict=True)]
-        return Adapting(leaves, rule, task, state.life), {"loss": loss}
+        moved = [new + (gate - 1) * old for new, old, gate in zip(moved, moving, gates, strict=True)]
+        return Adapting(pick(put(begun, moved, self.learn)), rule, task, state.life), {"loss": loss}
 
     def slope(self, state: Adapting, data: Data, *, key: PRNGKeyArray) -> tuple[Float[Array, ""], list[Array]]:
-        """The loss on data, and its gradient."""
-        return jax.value_and_grad(lambda leaves: put(self.objective, leaves).loss(data, key=key)[0])(state.leaves)
+        """The loss on data, and its gradient by all leaves."""
+        return _slope(put(self.objective, state.leaves), data, key)
 
     def step(self, state: Adapting, data: Data, *, key: PRNGKeyArray) -> Adapting:
         return self.update(state, data, key=key)[0]
@@ -215,6 +223,7 @@ def recurrent_adaptation(
     units: int = 32,
     rank: int = 32,
     spread: float = 0.1,
+    learn: Selector | None = None,
 ) -> RecurrentAdaptation:
     """A fresh `RecurrentAdaptation`, which does what `rule` does.
 
@@ -225,15 +234,16 @@ def recurrent_adaptation(
         life, units: of the memories of a lifetime and of a task.
         rank: directions in which the lifetime memory can move the initial weights.
         spread: by how much it then moves each of them, about.
+        learn: which leaves move on a task, all if None; the lifetime memory moves all in any case.
     """
-    leaves = pick(objective)
+    leaves, moving = pick(objective), len(pick(objective, learn))
     keys = fork(key, 3 + len(leaves))
     return RecurrentAdaptation(
         objective,
         rule,
-        eqx.nn.GRUCell(1 + len(leaves) + 8, units, key=keys[0]),
+        eqx.nn.GRUCell(1 + moving + 8, units, key=keys[0]),
         jax.random.normal(keys[1], (life, 8)) / life**0.5,
-        jnp.zeros((life + units, len(leaves) * (2 + rule.width))),
+        jnp.zeros((life + units, moving * (2 + rule.width))),
         jnp.zeros((life, rank)),
         [
             spread / rank**0.5 * jax.random.normal(key, (rank, *leaf.shape))
@@ -241,6 +251,7 @@ def recurrent_adaptation(
         ],
         Constant(jnp.zeros(life)),
         steps,
+        learn,
     )
 
 
@@ -254,6 +265,12 @@ def lifetime(learner: RecurrentAdaptation, steps: int, *, key: PRNGKeyArray, enc
     leaves, (life, rank) = len(learner.basis), learner.shift.shape
     coded = 0 if encode is None else 2 * encode.layers[-1].bias.size
     return Lifetime(learner, eqx.nn.GRUCell(2 + leaves + 2 * rank + coded, life, key=key), encode, steps, **options)
+
+
+def _slope(objective: Objective, data: Data, key: PRNGKeyArray, learn: Selector | None = None):
+    """The loss on data, and its gradient by the selected leaves."""
+    at = jax.value_and_grad(lambda leaves: put(objective, leaves, learn).loss(data, key=key)[0])
+    return at(pick(objective, learn))
 
 
 def squash(loss: Array) -> Array:

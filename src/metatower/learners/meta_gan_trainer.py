@@ -55,7 +55,8 @@ class Terms(eqx.Module):
     adversarial: Float[Array, ""]
     """λ_a, reached from 0 in the first `warm` steps."""
     diversity: Float[Array, ""]
-    """λ_d, of the squared distance of two draws on a query; below ¼ their losses and this stay above zero together."""
+    """λ_d, of the squared distance of two draws on a query (of their probabilities, where targets are labels); below ¼
+    their squared errors and this stay above zero together."""
     cost: Float[Array, ""]
     """λ_c, of the share of the super-net that is used."""
     usage: Float[Array, ""]
@@ -215,7 +216,11 @@ class MetaGANTrainer(Learner):
 
                 end, losses = jax.lax.scan(body, start, fork(key_adapt, phi.steps))
                 first = phi.loss(start, task.query, key=key_adapt)[0]
-                return jnp.concatenate([first[None], losses]), phi.result(end).net(task.query.x)
+                outputs = phi.result(end).net(task.query.x)
+                if jnp.issubdtype(task.query.y.dtype, jnp.integer):
+                    # the loss of logits grows more slowly than their squared distance: what is said, not how loudly
+                    outputs = jax.nn.softmax(outputs)
+                return jnp.concatenate([first[None], losses]), outputs
 
             losses, outputs = jax.vmap(on)(fork(key_tasks, self.tasks))
             return jnp.mean(losses, axis=0), outputs, phi.objective.net.cost(), jax.nn.softmax(said.op_logits)

@@ -17,7 +17,6 @@ from metatower.core.describe import base_steps
 from metatower.core.plan import step_flops
 from metatower.evaluation.conclusion import Scores
 from metatower.evaluation.episodes import evaluate, judged_on
-from metatower.learners.prototypical import PrototypicalNetwork
 from metatower.recipes.base import Recipe
 from metatower.rules import PerLeaf, adam, anneal, clip, momentum, per_step, rates_for, sgd
 from metatower.tasks.pooled import Pooled
@@ -177,26 +176,6 @@ class MAMLBaselines(Recipe):
         both = self.judged, self.final_judged
         return [job(learner, judged) for learner in (self.trainer(), self._default()) for judged in both]
 
-    def prototypical(self, steps: int, folder: Path, show: Progress) -> Descend:
-        """Prototypical Networks on the mixture of all training distributions: no gradient step on a task or a run.
-
-        For tasks of labels (`Examples.ways` says how many). The outputs of the objective's network are the features.
-        """
-        net: Any = self.objective(self.seed)
-        rule = anneal(clip(adam(POOLED_WEIGHT_RATE), POOLED_CLIP), end=max(1, steps))
-        trainer = lift(PrototypicalNetwork(net.net), rule, batch=self.pooled_batch, steps=0)
-        state = train(
-            trainer,
-            Pooled(self.data()),
-            steps=steps,
-            seed=self.seed,
-            folder=folder / "baselines" / "prototypical",
-            config={"steps": steps},
-            title="Prototypical Network",
-            show=show,
-        )
-        return put(trainer, state.leaves)
-
     @cached_property
     def _costs(self) -> tuple[float, float, float]:
         """Floating-point operations of a step of the top storey, of a step of pooled MAML, of a meta-step of a run."""
@@ -277,7 +256,7 @@ class MAMLBaselines(Recipe):
             for rate in POOLED_RATES
             for decay in POOLED_DECAYS
         }
-        best = _once(
+        best = chosen_once(
             folder and folder / "baselines" / "pooled-rates.json",
             lambda: self._best(candidates, self.tuned_on, TUNING_SEED, show, "rate of pooled MAML"),
         )
@@ -296,7 +275,7 @@ class MAMLBaselines(Recipe):
             return put(run, [*rest, rates + slope, decays])
 
         candidates = {(f, fall): scheduled(f, fall) for f in POOLED_FACTORS for fall in POOLED_FALLS}
-        best = _once(
+        best = chosen_once(
             folder / "baselines" / "pooled-schedule.json",
             lambda: self._best(candidates, self.tuned_on, TUNING_SEED, show, "schedule of pooled MAML"),
         )
@@ -307,7 +286,7 @@ class MAMLBaselines(Recipe):
         trainer, maml = self.trainer(), self.maml()
         draws = 10 ** np.random.default_rng(self.seed).uniform((-3, -3), (0.3, 0.3), (self.searched, 2))
         candidates = {tuple(rates): self._with_rates(trainer, maml, rates[1], rates[0]) for rates in draws.tolist()}
-        rates = _once(
+        rates = chosen_once(
             folder and folder / "baselines" / "random-search.json",
             lambda: self._best(candidates, self.searched_on, SEARCH_SEED, show, "random search"),
         )
@@ -328,7 +307,7 @@ class MAMLBaselines(Recipe):
         return family.sample(jax.random.key(self.seed)).support
 
 
-def _once(path: Path | None, choose: Callable[[], tuple[float, float]]) -> tuple[float, float]:
+def chosen_once(path: Path | None, choose: Callable[[], tuple[float, float]]) -> tuple[float, float]:
     """What was chosen, from the file of an earlier session if it is there."""
     if path is not None and path.exists():
         first, second = read_json(path)["chosen"]

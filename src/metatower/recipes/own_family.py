@@ -51,6 +51,13 @@ class OwnFamily:
         """What predictions are judged by, where the file gives no `objective`."""
         return cross_entropy if self.labels else squared_error
 
+    @property
+    def metric(self) -> str:
+        """What is compared: the accuracy where tasks have labels and the network's loss reports one, else the loss."""
+        task = self.splits["train"].sample(jax.random.key(0)).support.sample(jax.random.key(1))
+        _, metrics = self.objective(0, (4,)).loss(task.support, key=jax.random.key(2))
+        return "accuracy" if self.labels and "accuracy" in metrics else "loss"
+
 
 def read(path: Path) -> OwnFamily:
     """The family of a Python file, which is run.
@@ -88,7 +95,7 @@ def read(path: Path) -> OwnFamily:
 def _run(path: Path) -> Any:
     if not path.is_file():
         what = "a folder" if path.is_dir() else "no file"
-        raise UserError(f"--families takes `functions`, or a Python file; {path} is {what}.")
+        raise UserError(f"--families takes `functions`, `glyphs`, or a Python file; {path} is {what}.")
     spec = importlib.util.spec_from_file_location(
         f"metatower_family_{path.stem}", path, submodule_search_locations=None
     )

@@ -87,7 +87,7 @@ class RecurrentMemory(OnFunctions, MAMLBaselines):
         keys = fork(jax.random.key(self.seed), 4)
         objective = self.objective(self.seed)
         rule = learned_mlp(
-            rates_for(objective, self.inner_rate),
+            rates_for(objective, self.inner_rate, learn=self.adapted),
             key=keys[0],
             power=jnp.array(1.0),
             decay=jnp.array(0.0),
@@ -104,6 +104,7 @@ class RecurrentMemory(OnFunctions, MAMLBaselines):
             life=self.memory,
             units=self.task_memory,
             rank=self.rank,
+            learn=self.adapted,
         )
         life = lifetime(
             learner,
