@@ -218,11 +218,11 @@ class Guided(Learner):
         return self.update(state, data, key=key)[0]
 
     def loss(self, state: Guiding, data: Tasks, *, key: PRNGKeyArray) -> Scored:
-        after = self._judged(state.leaves, state.logs, data, key)
-        metrics = {"gradient evaluations": state.spent}
+        after, metrics = self._judged(state.leaves, state.logs, data, key)
+        metrics = {**metrics, "gradient evaluations": state.spent}
         if not self.rewarded:
             return after, metrics
-        before = self._judged(pick(self.learner.objective), self.logs, data, key)
+        before, _ = self._judged(pick(self.learner.objective), self.logs, data, key)
         return -self._reward(before, after, state.spent), metrics
 
     def reward(self, before: Guiding, after: Guiding, probe: Tasks, *, key: PRNGKeyArray) -> Float[Array, ""]:
@@ -230,7 +230,7 @@ class Guided(Learner):
 
         Inside its bounds it adds up: from start to end it is minus the `rewarded` loss.
         """
-        one, other = (self._judged(state.leaves, state.logs, probe, key) for state in (before, after))
+        one, other = (self._judged(state.leaves, state.logs, probe, key)[0] for state in (before, after))
         return self._reward(one, other, after.spent - before.spent)
 
     def result(self, state: Guiding) -> Steered:
@@ -253,15 +253,15 @@ class Guided(Learner):
         ratio = jnp.log(jnp.maximum(after, EPS)) - jnp.log(jnp.maximum(before, EPS))
         return -jnp.clip(ratio, BEST, WORST) - self.cost * spent  # a NaN stays one
 
-    def _judged(self, leaves: list[Array], logs: Array, data: Tasks, key: PRNGKeyArray) -> Float[Array, ""]:
+    def _judged(self, leaves: list[Array], logs: Array, data: Tasks, key: PRNGKeyArray) -> Scored:
         steered = self._steered(leaves, logs, jnp.asarray(self.learner.steps, jnp.int32), self.learner.steps)
 
         def one(key):
             key_task, key_run, key_query = fork(key, 3)
             task = data.sample(key_task)
-            return steered.loss(run(steered, task.support, key=key_run), task.query, key=key_query)[0]
+            return steered.loss(run(steered, task.support, key=key_run), task.query, key=key_query)
 
-        return jnp.mean(jax.vmap(one)(fork(key, self.judged)))
+        return jax.tree.map(jnp.mean, jax.vmap(one)(fork(key, self.judged)))
 
     def _steered(self, leaves: list[Array], logs: Array, counted: Array, steps: int) -> Steered:
         own = self.learner
