@@ -230,7 +230,8 @@ class Compare:
     Every training had the same number of floating-point operations, chosen so that all is done within --budget on two
     idle cores. After Ctrl-C, a crash or a power cut the same command goes on where it was.
 
-    --families takes `functions`, the function zoo of this library, or a Python file of yours that defines
+    --families takes `functions`, the function zoo of this library; `glyphs`, the pictures of letters of the main job,
+    where accuracy decides; or a Python file of yours that defines
 
       def family(split: str) -> metatower.Tasks     for "train", "validation" and "test"
 
@@ -240,6 +241,7 @@ class Compare:
 
     examples:
       metatower compare meta-meta --families functions
+      metatower compare meta-meta --families glyphs --budget 60
       metatower compare meta-meta --quick
       metatower compare meta-meta --families my_family.py --budget 10 --seeds 0 1
       metatower compare meta-meta --only meta-optimisation --out runs/one
@@ -248,7 +250,7 @@ class Compare:
     what: tyro.conf.Positional[Literal["meta-meta"]]
     """What is compared."""
     families: str = "functions"
-    """`functions`, or a Python file."""
+    """`functions`, `glyphs`, or a Python file."""
     budget: float | None = None
     """Minutes for everything, on two idle cores; 25 if not given, 5 with --quick."""
     quick: bool = False

@@ -136,6 +136,15 @@ def test_rewards_telescope_to_minus_the_loss(cost):
         assert 3 * 2 * 2 <= state.spent <= 3 * 2 * 3
 
 
+def test_what_the_tasks_report_is_reported():
+    learner = guided()
+    state = learner.adapt(FAR, key=key(0))
+    loss, metrics = learner.loss(state, FAR, key=key(9))
+    assert set(metrics) == {"root", "gradient evaluations"}
+    # of several tasks, the mean of roots is below the root of the mean
+    assert 0 < metrics["root"] <= jnp.sqrt(loss)
+
+
 def test_a_run_that_diverges_counts_as_a_bad_one_and_a_nan_is_not_hidden():
     learner = dataclasses.replace(guided(rewarded=True), cost=0.0)
     for leaf, loss in ((1e30, 5.0), (jnp.nan, jnp.nan)):

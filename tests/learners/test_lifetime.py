@@ -54,6 +54,26 @@ def test_memory_changes_where_a_task_starts_and_how_it_is_learned():
     assert abs(moves[0] - moves[1]) > 1e-4
 
 
+def test_leaves_that_do_not_move_on_a_task_are_moved_by_the_memory_alone():
+    rule = learned_mlp(0.2, key=key(2), power=1.0, like="gradient")
+    some = lambda objective: objective.b  # noqa: E731
+    learner, whole = (
+        recurrent_adaptation(curve(), rule, 3, key=key(3), life=4, units=2, rank=2, learn=learn) for learn in (some, None)
+    )
+    learner = eqx.tree_at(lambda each: each.shift, learner, jnp.ones_like(learner.shift))
+    began = learner.remembering(jnp.ones(4)).start(key=key(0))
+    assert not np.allclose(began.leaves[0], curve().w)  # the lifetime memory moves all
+    ended = began
+    for _ in range(3):
+        ended = learner.step(ended, data(0), key=key(0))
+    np.testing.assert_array_equal(ended.leaves[0], began.leaves[0])
+    assert not np.allclose(ended.leaves[1], began.leaves[1])
+    assert learner.gru.weight_ih.shape[1] == whole.gru.weight_ih.shape[1] - 1  # one leaf less to be seen
+    plain = Descend(curve(), sgd(0.2), steps=3, learn=some).adapt(data(0), key=key(0))
+    fresh = dataclasses.replace(learner, shift=jnp.zeros_like(learner.shift)).adapt(data(0), key=key(0))
+    np.testing.assert_allclose(fresh.leaves[1], plain.leaves[0], rtol=1e-5)
+
+
 def test_one_clock_ticks_per_step_one_per_task_and_none_starts_again_too_soon():
     learner = life()
     memory = learner.start(key=key(0))
