@@ -57,9 +57,8 @@ def test_memory_changes_where_a_task_starts_and_how_it_is_learned():
 def test_leaves_that_do_not_move_on_a_task_are_moved_by_the_memory_alone():
     rule = learned_mlp(0.2, key=key(2), power=1.0, like="gradient")
     some = lambda objective: objective.b  # noqa: E731
-    learner, whole = (
-        recurrent_adaptation(curve(), rule, 3, key=key(3), life=4, units=2, rank=2, learn=learn) for learn in (some, None)
-    )
+    how = {"key": key(3), "life": 4, "units": 2, "rank": 2}
+    learner, whole = (recurrent_adaptation(curve(), rule, 3, learn=learn, **how) for learn in (some, None))
     learner = eqx.tree_at(lambda each: each.shift, learner, jnp.ones_like(learner.shift))
     began = learner.remembering(jnp.ones(4)).start(key=key(0))
     assert not np.allclose(began.leaves[0], curve().w)  # the lifetime memory moves all
