@@ -15,11 +15,12 @@ from metatower.training.loop import train
 from metatower.training.progress import Progress
 
 TRIED = 600
-"""Steps of pooled MAML by which the machine's speed is measured: about a second, which evens out the others' work."""
+"""Steps of pooled MAML by which the machine's speed is measured: some seconds, which even out what else runs there."""
 SETTING_UP = 25.0
 """Seconds that are kept for what happens once: imports, and compiling pooled MAML and its tuning."""
 COMPILING = 40.0
-"""Seconds that are kept for compiling each family: its step, and its runs and their judgement on each split."""
+"""Seconds that are kept for compiling each family: its step, and its runs and their judgement on each split. A guess, for
+two idle cores and no compiled programs kept from before."""
 MARGIN = 0.8
 """Of the time that is left, what is planned with: time per operation varies, and a plan is not made again."""
 LEAST = 0.3
@@ -29,12 +30,13 @@ LEAST_TRAINING = 0.02
 """Of the whole time, what each contestant trains for at least, however long all is judged; likewise."""
 SLOWER_RUNS = 2.0
 """Time per floating-point operation of runs that are only judged, against training pooled MAML. They work on few
-distributions at a time, and start and end on the host: measured as 1.5 to 2.5 on two cores."""
+distributions at a time, and every meta-step starts on the host. A guess, as that of `Family.slower`: what is wrong with
+them makes a comparison shorter or longer than its budget, and its contestants as equal in compute as before."""
 SLOWER_HEADS = 1.0
-"""The same, of training a classifier by features."""
+"""The same, of training a classifier by features: not measured, and so taken as that of pooled MAML."""
 JUDGING = 1 / 8
 """Operations of judging one task at the end of a run, against a task of a meta-step: it takes no gradient of the whole,
-and its inner steps are of the first order. Counted on the two grounds as 0.1 to 0.13."""
+and its inner steps are of the first order. A guess, too."""
 TUNINGS = 20
 """Times that a tuning runs K meta-steps on its distributions: ten pairs of pooled MAML's outer rate and momentum, eight
 schedules, and two for what differs from family to family."""
