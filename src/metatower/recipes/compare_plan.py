@@ -19,8 +19,8 @@ TRIED = 600
 SETTING_UP = 25.0
 """Seconds that are kept for what happens once: imports, and compiling pooled MAML and its tuning."""
 COMPILING = 40.0
-"""Seconds that are kept for compiling each family: its step, and its runs and their judgement on each split. A guess, for
-two idle cores and no compiled programs kept from before."""
+"""Seconds that are kept for compiling each family: its step, and its runs and their judgement on each split. A guess,
+for two idle cores and no compiled programs kept from before."""
 MARGIN = 0.8
 """Of the time that is left, what is planned with: time per operation varies, and a plan is not made again."""
 LEAST = 0.3
