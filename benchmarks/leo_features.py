@@ -14,6 +14,7 @@ not made twice, so the command can be stopped and given again. Writes `benchmark
 import argparse
 import dataclasses
 import os
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -145,12 +146,12 @@ METHODS = {
     "nearest centroid": Method(lambda *_: NearestCentroid(identity), trained=False),
     "ridge regression": Method(
         lambda _, __, s: R2D2(identity, _fixed(s["penalty"]), 10.0, 0.0),
-        _of("penalty", (0.001,), (0.01,), (0.1,), (1.0,), (10.0,)),
+        _of("penalty", (0.01,), (0.1,), (1.0,), (10.0,), (100.0,)),
         trained=False,
     ),
     "logistic regression": Method(
         lambda _, __, s: LogisticRegression(identity, _fixed(s["penalty"])),
-        _of("penalty", (0.001,), (0.01,), (0.1,), (1.0,), (10.0,)),
+        _of("penalty", (0.01,), (0.1,), (1.0,), (10.0,), (100.0,)),
         trained=False,
     ),
     "nearest neighbour": Method(lambda *_: NearestNeighbour(identity), trained=False),
@@ -288,13 +289,20 @@ def main() -> None:
     """Trains what is not there yet, judges all of it, and writes both files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=Path("runs") / "leo-features", help="what is kept between calls")
+    parser.add_argument("--shots", type=int, nargs="*", default=[1, 5], help="pictures of each class to learn from")
+    parser.add_argument("--without", nargs="*", default=[], choices=[*METHODS], help="methods to leave out")
     parser.add_argument("--progress", default="auto")
     given = parser.parse_args()
     runtime.setup()
-    asked = Asked(Path(os.environ.get("METATOWER_DATA", ".")) / "miniimagenet32.npz", given.runs)
+    file = Path(os.environ.get("METATOWER_DATA", ".")) / "miniimagenet32.npz"
+    methods = tuple(name for name in METHODS if name not in given.without)
+    asked = Asked(file, given.runs, methods=methods, shots=tuple(given.shots))
     rows = compared(asked, progress(given.progress))
     how = {each.name: getattr(asked, each.name) for each in dataclasses.fields(asked)}
-    content = {"command": "python -m benchmarks.leo_features", **machine()}
+    command = ["python", "-m", "benchmarks.leo_features"]
+    command += ["--shots", *map(str, given.shots)] if given.shots != [1, 5] else []
+    command += ["--without", *given.without] if given.without else []
+    content = {"command": shlex.join(command), **machine()}
     content |= {name: how[name] for name in ("network_steps", "channels", "steps", "every", "episodes", "validated_on")}
     content |= {"ways": WAYS, "queries": QUERIES, "batch": BATCH, "rows": rows}
     write_json(RESULTS, content)
