@@ -150,6 +150,7 @@ class Adapt:
     examples:
       metatower adapt --support letters/known --predict letters/new
       metatower adapt --support known --predict a.png b.jpg --out answers.csv
+      metatower adapt --support known --predict new --learner prototypical-glyphs
       metatower adapt --support known --predict new --learner runs/prototypical-0
     """
 
@@ -160,8 +161,9 @@ class Adapt:
     out: Path = Path("results.csv")
     """The table to write; the picture sheet gets the same name, with .png. Existing files are kept: choose another."""
     learner: str = "prototypical"
-    """Who learns: prototypical-omniglot (or prototypical), nearest-centroid, nearest-neighbour, logistic-regression, or
-    the folder of a run."""
+    """Who learns. Trained, and in the package: prototypical-omniglot (or prototypical), on handwritten characters;
+    prototypical-glyphs, on printed letters. Plain, on pixels: nearest-centroid, nearest-neighbour,
+    logistic-regression. Or the folder of a run."""
     progress: Progress = "auto"
     """How progress is shown: a bar, plain lines, or nothing."""
 
