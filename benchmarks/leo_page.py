@@ -70,6 +70,10 @@ def _said(rows, shots):
         }
         parts = [f"{how} {', '.join(found)}" for how, found in names.items() if found]
         yield f"- {each}-shot: on these features LEO is {'; '.join(parts)}."
+        seeds = {row["method"]: row["of_each_seed"] for row in rows if row["seeds"] and row["shots"] == each}
+        apart = {name: max(found) - min(found) for name, found in seeds.items()}
+        widest = max(apart, key=lambda name: apart[name])
+        yield f"- The intervals do not cover seeds, which are few: those of {widest} lie {apart[widest]:.2f} apart."
 
 
 def _protocol(content):
