@@ -117,3 +117,9 @@ def test_kinds_of_function_are_learned_from_or_held_out_as_asked():
     recipe = OptimisedMAMLFunctions(kinds=("sinusoid",), held_out_kinds=("polynomial", "step"))
     assert recipe.family("train").kinds == recipe.family("validation").kinds == ("sinusoid",)
     assert recipe.held_out().kinds == ("polynomial", "step")
+
+
+def test_inner_rates_of_biases_start_where_they_are_told():
+    recipe = OptimisedMAMLFunctions(inner_rate=0.01, bias_rate=0.2, inner_steps=2)
+    table = np.asarray(value(recipe.maml().rule.rule.rule.rate.numbers))
+    np.testing.assert_allclose(table, [[0.01, 0.2] * 3] * 2, rtol=1e-6)

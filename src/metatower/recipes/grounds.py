@@ -17,8 +17,8 @@ from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
 from metatower.recipes.own_family import SPLITS, OwnFamily, read
 
 COMMON = (
-    "shots", "queries", "hidden", "meta_steps", "meta_batch", "inner_steps", "inner_rate", "outer_rate", "outer_clip",
-    "outer_decay",
+    "shots", "queries", "hidden", "meta_steps", "meta_batch", "inner_steps", "inner_rate", "bias_rate", "outer_rate",
+    "outer_clip", "outer_decay",
 )  # fmt: skip
 """Options that are the same for all: tasks, network, the length of a run, the baselines' start."""
 TUNED = ("distributions", "judged", "weight_rate", "rate_rate", "decay_rate", "relative", "learn")

@@ -62,6 +62,8 @@ class MAMLBaselines(Recipe):
     """Gradient steps on one task."""
     inner_rate: float = 0.1
     """Where all inner rates start."""
+    bias_rate: float | None = None
+    """Where the inner rates of biases start; at inner_rate if not given."""
     outer_rate: float = 0.1
     """Where all outer rates start."""
     outer_decay: float = 0.5
@@ -130,7 +132,8 @@ class MAMLBaselines(Recipe):
     def maml(self) -> Descend:
         """Storey 0: MAML's adaptation, with a rate per layer and step."""
         objective = self.objective(self.seed)
-        rates = rates_for(objective, self.inner_rate, steps=self.inner_steps, learn=self.adapted)
+        other = () if self.bias_rate is None or not biases(objective) else ((biases, self.bias_rate),)
+        rates = rates_for(objective, self.inner_rate, steps=self.inner_steps, learn=self.adapted, overrides=other)
         return Descend(objective, clip(per_step(sgd(rates)), INNER_CLIP), self.inner_steps, learn=self.adapted)
 
     def trainer(self, maml: Descend | None = None) -> Descend:
@@ -317,3 +320,9 @@ def chosen_once(path: Path | None, choose: Callable[[], tuple[float, float]]) ->
         make_folder(path.parent)
         write_json(path, {"chosen": list(chosen)})
     return chosen
+
+
+def biases(objective: Any) -> list[Any]:
+    """The leaves that are called so."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(objective)
+    return [leaf for path, leaf in leaves if jax.tree_util.keystr(path).endswith("bias")]
