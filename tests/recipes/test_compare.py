@@ -156,7 +156,8 @@ def test_the_same_compute_for_all(families, monkeypatch):
     pooled = costs(recipe._pooled_trainer(), Pooled(recipe.data()), compile=False).costs[0].flops
     ours = planned.steps["meta-optimisation"] * one + planned.pooled_steps * pooled
     assert ours == pytest.approx(planned.flops, rel=one / planned.flops)
-    assert planned.pooled_total * pooled == pytest.approx(planned.flops, rel=0.01)
+    # whole steps: as near as one of them
+    assert abs(planned.pooled_total * pooled - planned.flops) <= pooled * 1.01
     assert planned.pooled_steps == pytest.approx(where.start_share * planned.pooled_total, abs=1)
     assert set(planned.heads) == (HEADS if families == "glyphs" else set())
     for name, steps in planned.heads.items():
