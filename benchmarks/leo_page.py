@@ -69,11 +69,14 @@ def _said(rows, shots):
             ],
         }
         parts = [f"{how} {', '.join(found)}" for how, found in names.items() if found]
-        yield f"- {each}-shot: on these features LEO is {'; '.join(parts)}."
+        yield f"- {each}-shot: on these features, over tasks, LEO is {'; '.join(parts)}."
         seeds = {row["method"]: row["of_each_seed"] for row in rows if row["seeds"] and row["shots"] == each}
         apart = {name: max(found) - min(found) for name, found in seeds.items()}
         widest = max(apart, key=lambda name: apart[name])
-        yield f"- The intervals do not cover seeds, which are few: those of {widest} lie {apart[widest]:.2f} apart."
+        yield (
+            f"- The intervals do not cover seeds, which are few: those of {widest} lie {apart[widest]:.2f} apart, and "
+            "smaller differences may not come again."
+        )
 
 
 def _protocol(content):

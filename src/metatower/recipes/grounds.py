@@ -68,8 +68,9 @@ def functions(recipe: OptimisedMAMLFunctions | None = None) -> Ground:
     recipe = recipe or OptimisedMAMLFunctions()
     return Ground(
         "functions",
-        "A distribution is a kind of function (sinusoid, triangle or square wave) with an amplitude, a frequency, an "
-        "offset, a shift and a noise of its own; its tasks differ in phase. Held-out kinds are sawtooth and bumps.",
+        f"A distribution is a kind of function ({', '.join(recipe.kinds)}) with an amplitude, a frequency, an offset, "
+        "a shift and a noise of its own; its tasks differ in phase. Held-out kinds: "
+        f"{', '.join(recipe.held_out_kinds)}.",
         {split: recipe.family(split) for split in SPLITS},
         recipe.objective,
         recipe.criterion,

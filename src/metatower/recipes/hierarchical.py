@@ -30,7 +30,6 @@ from metatower.training.progress import Progress
 
 OURS = "hierarchical RL"
 STATIC, BANDIT, REST = "best static schedule", "learning-progress bandit", "controller frozen at its start"
-KINDS = ("sinusoid", "triangle", "square")
 PROBE, JUDGED = 1, 2
 """The pools that rewards and verdicts come from; tasks to learn from are of pool 0."""
 CHOICES, DEFAULT_CHOICE = (1, 3, 5), 1
@@ -91,12 +90,19 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     searched_on: int = 40
     tuned_on: int = 40
 
-    def corrupted(self, shares: tuple[float, ...], pool: int, kinds=KINDS, noise: float = 0.0) -> CorruptedFamily:
+    def corrupted(
+        self, shares: tuple[float, ...], pool: int, kinds: tuple[str, ...] = (), noise: float = 0.0
+    ) -> CorruptedFamily:
         """A family with these shares of corrupted sources, judged on tasks of this pool; `noise` is added."""
         family = FunctionFamily(
-            kinds, self.shots, self.queries, frequency=self.frequency, noise=(noise, self.noise + noise), pools=3,
+            kinds or self.kinds,
+            self.shots,
+            self.queries,
+            frequency=self.frequency,
+            noise=(noise, self.noise + noise),
+            pools=3,
             judges=pool,
-        )  # fmt: skip
+        )
         return CorruptedFamily(family, shares, self.bins)
 
     def family(self, split: str) -> Tasks:
@@ -110,7 +116,7 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
             " (no source corrupted)": self.corrupted((0.0,), JUDGED),
             f" ({highest:.0%} of sources corrupted)": self.corrupted((highest,), JUDGED),
             f" ({self.held_out_share:.0%} of sources corrupted, more noise)": self.held_out(),
-            f" (held-out kinds, {highest:.0%} corrupted)": self.corrupted((highest,), JUDGED, ("sawtooth", "bumps")),
+            f" (held-out kinds, {highest:.0%} corrupted)": self.corrupted((highest,), JUDGED, self.held_out_kinds),
         }
 
     def guided(self, controller: Controller, maml: Descend | None = None, logs: Any = (0.0, 0.0, -9.0)) -> Guided:

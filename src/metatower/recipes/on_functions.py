@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import jax
 
 from metatower.core import Objective, Scored, Tasks
+from metatower.core.errors import UserError
 from metatower.nets import MLP, Supervised, squared_error
 from metatower.recipes.base import Recipe
 from metatower.tasks.functions import FunctionFamily
@@ -24,8 +25,17 @@ class OnFunctions(Recipe):
     """Examples to be judged on, per task."""
     frequency: tuple[float, float] = (0.5, 1.2)
     """Least and largest angular frequency of a distribution."""
+    kinds: tuple[str, ...] = ("sinusoid", "triangle", "square")
+    """Kinds of function to learn from; see `metatower.tasks.functions.WAVES`."""
+    held_out_kinds: tuple[str, ...] = ("sawtooth", "bumps")
+    """Kinds of function to be judged on, none of them learned from."""
     hidden: tuple[int, ...] = (40, 40)
     """Units of the hidden layers."""
+
+    def check(self) -> None:
+        super().check()
+        if both := sorted(set(self.kinds) & set(self.held_out_kinds)):
+            raise UserError(f"{self.name}: expected held_out_kinds that are not learned from, got {both[0]!r} in both.")
 
     @property
     def metric(self) -> str:
@@ -40,7 +50,7 @@ class OnFunctions(Recipe):
         return Supervised(MLP((1, *self.hidden, 1), key=jax.random.key(seed)), self.criterion)
 
     def family(self, split: str) -> Tasks:
-        kinds = ("sawtooth", "bumps") if split == "test" else ("sinusoid", "triangle", "square")
+        kinds = self.held_out_kinds if split == "test" else self.kinds
         return FunctionFamily(kinds, self.shots, self.queries, frequency=self.frequency)
 
     def numbers(self) -> tuple[int, int]:

@@ -9,11 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from metatower.core import Descend, Tasks
-from metatower.core.errors import UserError
 from metatower.evaluation.conclusion import Functions, FunctionTask
 from metatower.recipes.on_functions import OnFunctions
 from metatower.recipes.optimised_maml import OptimisedMAML
-from metatower.tasks.functions import FunctionFamily
 
 
 @dataclass(frozen=True)
@@ -44,19 +42,6 @@ class OptimisedMAMLFunctions(OnFunctions, OptimisedMAML):
     decay_rate: float = 0.0
     weight_rate: float = 3e-4
     relative: bool = True
-    kinds: tuple[str, ...] = ("sinusoid", "triangle", "square")
-    """Kinds of function to learn from; see `metatower.tasks.functions.WAVES`."""
-    held_out_kinds: tuple[str, ...] = ("sawtooth", "bumps")
-    """Kinds of function to be judged on, none of them learned from."""
-
-    def check(self) -> None:
-        super().check()
-        if both := sorted(set(self.kinds) & set(self.held_out_kinds)):
-            raise UserError(f"{self.name}: expected held_out_kinds that are not learned from, got {both[0]!r} in both.")
-
-    def family(self, split: str) -> Tasks:
-        kinds = self.held_out_kinds if split == "test" else self.kinds
-        return FunctionFamily(kinds, self.shots, self.queries, frequency=self.frequency)
 
     def sample_of(self, maml: Descend, tasks: Tasks) -> Functions:
         wide = dataclasses.replace(cast(Any, tasks), queries=200)
