@@ -230,8 +230,8 @@ def trained(
         learner = trainer.result(state).learner
         history.append(round(validated(method.finished(learner), tasks["val"], asked), 3))
         best = learner if history[-1] == max(history) else best
-        seconds += time.process_time() - began
-        save_arrays(folder / BEST, best, {"how": how, "history": history, "seconds": round(seconds, 1)})
+        seconds = round(seconds + time.process_time() - began, 1)  # as it is kept, so that a second call says the same
+        save_arrays(folder / BEST, best, {"how": how, "history": history, "seconds": seconds})
     return method.finished(best), {"history": history, "seconds": seconds}
 
 

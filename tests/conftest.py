@@ -1,5 +1,6 @@
 import jax
 import pytest
+from tests.quick import quickly_compiled
 
 # before anything runs: the tests of sharding need more than one
 jax.config.update("jax_num_cpu_devices", 3)
@@ -14,11 +15,9 @@ def x64():
 
 @pytest.fixture
 def quick_compile():
-    """XLA without optimisation: the towers of these tests take long to compile and no time to run."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    """What a test compiles is not optimised (`tests.quick`)."""
+    with quickly_compiled():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +28,5 @@ def _few_programs():
     from metatower.training.runtime import forget_programs
 
     forget_programs()
+    # what it would leave to all tests after it, in this process
+    assert not jax.config.read("jax_disable_most_optimizations"), "a test left the optimisations of XLA switched off"

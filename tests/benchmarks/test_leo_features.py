@@ -2,13 +2,13 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 from benchmarks import leo_features, plain_features
 from benchmarks.feature_tasks import FeatureTasks
 from benchmarks.leo_features import LEO, METHODS, Asked, compared
 from benchmarks.leo_page import page
+from tests.quick import quickly_compiled
 
 from metatower.core.errors import UserError
 from metatower.training.progress import Silent
@@ -49,8 +49,8 @@ def asked(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(asked):
-    jax.config.update("jax_disable_most_optimizations", True)  # before the fixture of each test
-    return compared(asked, Silent())
+    with quickly_compiled():  # before the fixture of each test
+        return compared(asked, Silent())
 
 
 def named(rows, name):
