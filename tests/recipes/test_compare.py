@@ -1,18 +1,23 @@
 import dataclasses
 import json
 
+import equinox as eqx
+import jax
 import numpy as np
 import pytest
+from tests.contract import Slopes, curve, number
 
+from metatower import Descend, lift, sgd
 from metatower.cli import main
 from metatower.core import pick
 from metatower.core.errors import UserError
 from metatower.evaluation import comparison as judging
 from metatower.recipes import compare as comparing
 from metatower.recipes import compare_plan, grounds
+from metatower.recipes.base import Recipe
 from metatower.recipes.compare import compare
 from metatower.recipes.compare_plan import Asked, Planned, plan
-from metatower.recipes.compare_seed import slug
+from metatower.recipes.compare_seed import _trained, slug
 from metatower.recipes.compare_tables import RESULT
 from metatower.recipes.families import family_recipe
 from metatower.recipes.feature_baselines import trainer
@@ -142,6 +147,44 @@ def test_it_is_trained_judged_and_told_once(families, only, tmp_path, monkeypatc
     assert calls == []
     with pytest.raises(UserError, match=r"holds another comparison: seeds"):
         compare(dataclasses.replace(asked, seeds=(5,)), folder, Silent(), "")
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlyTheRate(Recipe):
+    """Learns the inner rate, from weights that it is given when it begins."""
+
+    name = "only-the-rate"
+    steps: int = 1
+
+    def learner(self):
+        maml = Descend(curve(), sgd(number(0.1)), steps=1)
+        return lift(maml, sgd(number(0.01)), batch=1, learn=lambda maml: maml.rule)
+
+    def data(self):
+        return Slopes(number(1.0))
+
+    held_out = data
+
+    def begin(self, learner, folder, show):
+        return eqx.tree_at(lambda tower: tower.objective.learner.objective, learner, self.given())
+
+    def artefact(self, learner, state):
+        return learner.result(state).learner
+
+    def conclude(self, artefact, folder, show):
+        raise NotImplementedError
+
+    @staticmethod
+    def given():
+        return jax.tree.map(lambda leaf: leaf + 3.0, curve())
+
+
+def test_what_storey_2_does_not_learn_stays_as_it_began(tmp_path):
+    for _ in range(2):  # trained, and read from its file
+        artefact = _trained(OnlyTheRate(), "rate", tmp_path, "meta.json", Silent())
+        for leaf, given in zip(pick(artefact.objective), pick(OnlyTheRate.given()), strict=True):
+            assert leaf == given
+        assert artefact.rule.rate != number(0.1)
 
 
 @pytest.mark.parametrize("families", ["functions", "glyphs"])

@@ -96,8 +96,10 @@ def _trained(recipe: Any, name: str, folder: Path, record: str, show: Progress) 
     """The artefact of a recipe, from its file if it has been trained; `record` is the JSON file beside that."""
     learner, data = recipe.build()
     if not (folder / run.MODEL).exists():
+        # from here on the tower with its start: what storey 2 does not learn is in no state, and the artefact needs it
+        learner = recipe.begin(learner, folder, show)
         state = train(
-            recipe.begin(learner, folder, show),
+            learner,
             data,
             steps=recipe.steps,
             seed=recipe.seed,
