@@ -1,0 +1,65 @@
+"""What comparisons have found, collected and told."""
+
+from benchmarks import meta_meta
+from benchmarks.meta_meta import FOUND, PAGE, collected, main
+from benchmarks.meta_meta_page import page
+
+from metatower.recipes.compare_tables import RESULT
+from metatower.training.files import read_json, write_json
+
+
+def comparison(families: str, difference: float, metric: str = "loss"):
+    common = {"families": families, "split": "fresh", "seeds": 1, "n": 4, "unit": "distribution"}
+    numbers = {f"{metric}@0": 0.5, f"{metric}@K": 0.25, "area": 0.375, "speed-up": 2.0}
+    results = [
+        {"name": name, "metric": each, "mean": mean, "ci95": [mean - 0.1, mean + 0.1], **common}
+        for name in ("ours", "pooled MAML + K")
+        for each, mean in numbers.items()
+    ]
+    kind = "accuracy" if metric == "accuracy" else "log-loss"
+    pair = {"name": "ours", "metric": kind, "difference": difference, "ci95": [difference - 0.05, difference + 0.05]}
+    against = ("pooled MAML + K", "best-baseline")
+    return {
+        "command": f"metatower compare meta-meta --families {families}", "families": families, "about": "Tasks.",
+        "left-out": [], "metric": metric, "seconds": 90.0, "notes": ["Tuned."], "results": results,
+        "paired": [{**pair, "against": each, "families": families, "split": "fresh"} for each in against],
+        "best-baseline": {"ours, fresh": "pooled MAML + K"},
+        "planned": {"steps": {"ours": 7}, "pooled_total": 9, "searched": 3, "flops": 1e9},
+    }  # fmt: skip
+
+
+def test_rows_on_the_same_families_are_replaced_and_others_stay():
+    first = collected({}, [comparison("functions", -0.3), comparison("glyphs", 0.1, "accuracy")])
+    second = collected(first, [comparison("functions", 0.2)])
+    assert len(second["results"]) == len(first["results"]) == 16
+    found = {row["families"]: row["difference"] for row in second["paired"] if row["against"] == "best-baseline"}
+    assert found == {"functions": 0.2, "glyphs": 0.1}
+    assert set(second["comparisons"]) == {"functions", "glyphs"}
+
+
+def test_a_gain_is_told_as_one_and_the_lack_of_it_too():
+    gained, lost = (page(collected({}, [comparison("functions", x)])) for x in (-0.3, 0.2))
+    assert "-26 % [-30, -22] (pooled MAML + K)" in gained
+    assert "no gain here" not in gained
+    assert "+22 % [+16, +28]: no gain here (pooled MAML + K)" in lost
+    points = page(collected({}, [comparison("glyphs", 0.1, "accuracy")]))
+    assert "+10.0 points [+5.0, +15.0] (pooled MAML + K)" in points
+    assert "| 50 | 25 [15, 35] |  | 37.5 | 2 |" in points
+
+
+def test_the_page_is_that_of_the_file():
+    assert PAGE.read_text() == page(read_json(FOUND))
+
+
+def test_the_command_writes_both_and_answers_a_wrong_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(meta_meta, "FOUND", tmp_path / "found.json")
+    monkeypatch.setattr(meta_meta, "PAGE", tmp_path / "page.md")
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "Expected the folder of a finished comparison" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    write_json(tmp_path / RESULT, comparison("functions", -0.3))
+    assert main([str(tmp_path)]) == 0
+    assert (tmp_path / "page.md").read_text() == page(read_json(tmp_path / "found.json"))
+    (tmp_path / "found.json").write_text("{")
+    assert main([str(tmp_path)]) == 2  # damaged
+    assert "found.json" in capsys.readouterr().err
