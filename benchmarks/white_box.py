@@ -1,10 +1,13 @@
 """A guide of meta-training where the optimum is known: `python -m benchmarks.white_box [--quick]`.
 
-Two runs whose best guide can be written down, each for a policy that is trained on other distributions than it is
+Three runs whose best guide can be written down, each for a policy that is trained on other distributions than it is
 judged on, by antithetic evolution strategies where it chooses bins, by the exact gradient where it moves rates alone:
 
 - "tasks": a share q of the bins delivers pure noise, gradients of mean zero. Who never takes one of them needs
   1 − q times the meta-steps of who takes all bins in turn. Only the manager's choice of bins and routine is learned.
+- "schedule": a quadratic whose gradients carry noise s² / B per number. The rate of step t that dynamic programming
+  finds is u_t = v_t / (v_t + s² / B), where v_t is the expected square distance: 1 / v_{t+1} = 1 / v_t + B / s². s
+  differs from distribution to distribution, and there is no adaptation to a task. Only the worker is learned.
 - "inner rate": linear regression with one inner step from the mean of the weights. With K shots in d dimensions,
   weights of standard deviation s_w and noise s, the best rate is a* = K s_w² / ((K + d + 1) s_w² + s²). All four differ
   from distribution to distribution, so that every static rate loses something. Only the worker is learned.
@@ -141,6 +144,29 @@ class Regression(Tasks):
         return Task(world, world)
 
 
+class Quadratic(Tasks):
+    """Tasks that pull to one target, each with noise of its own size: `tasks` of one distribution."""
+
+    target: Array
+    noise: Array
+
+    def sample(self, key):
+        keys = fork(key, 2)
+        none = jnp.zeros_like(self.target)
+        wanted = (self.target + self.noise * jax.random.normal(k, none.shape) for k in keys)
+        return Task(*((each, none, jnp.array(True)) for each in wanted))
+
+
+class Quadratics(Tasks):
+    """Distributions of noise from 1 to 6, and targets of mean square 1; judged without noise."""
+
+    def sample(self, key):
+        key_target, key_noise = fork(key, 2)
+        target = jax.random.normal(key_target, (DIMENSIONS,))
+        noise = jnp.exp(jax.random.uniform(key_noise, minval=np.log(1.0), maxval=np.log(6.0)))
+        return Task(Quadratic(target, noise), Quadratic(target, jnp.zeros(())))
+
+
 def taught(guided: Guided, family: Tasks, parts, steps: int, rate: float, distributions: int, gradient: Gradient):
     """The guided learner with the given parts of its policy trained, and the seconds that took."""
     began = time.perf_counter()
@@ -200,6 +226,62 @@ def tasks(quick: bool) -> dict:
     }  # fmt: skip
 
 
+def schedule(quick: bool) -> dict:
+    """Which part of the gap between the best static rate and the best schedule of each distribution is closed."""
+    horizon, middle = 32, 6**0.5
+    noises = jnp.exp(jnp.linspace(0.0, jnp.log(6.0), 200))
+    static = best_static(lambda u: jnp.mean(jnp.log(jax.vmap(lambda s: expected(u, s, horizon))(noises))), 0.005, 1.0)
+    controller = ManagerWorker(24, key=jax.random.key(0), choices=1, default=0)
+    guided = Guided(
+        Descend(Pull(jnp.zeros(DIMENSIONS)), sgd(0.0)), sgd(DIMENSIONS * static), controller,
+        jnp.array([0.0, 0.0, NEVER]), steps=horizon, horizon=horizon, batch=BATCH, bins=1, every=horizon, choices=(1,),
+        rewarded=True, judged=1,
+    )  # fmt: skip
+    ours, took = taught(
+        guided, Quadratics(), lambda c: (c.worker, c.change, c.reflex), 100 if quick else 600, 0.01, 32,
+        Unrolled(remat=False),
+    )  # fmt: skip
+    where, ended = states(ours, Quadratics(), 500)
+    keys = jax.random.split(jax.random.key(5), 500)
+
+    def by(rates):
+        """The log square distance at the end of runs whose rates are known beforehand."""
+
+        def one(world, key):
+            def step(w, now):
+                u, key = now
+                pull = world.target - w + world.noise / BATCH**0.5 * jax.random.normal(key, w.shape)
+                return w + u * pull, None
+
+            w, _ = jax.lax.scan(step, jnp.zeros(DIMENSIONS), (rates(world.noise), jax.random.split(key, horizon)))
+            return jnp.log(jnp.mean((w - world.target) ** 2))
+
+        return np.asarray(jax.vmap(one)(where, keys))
+
+    along = jnp.arange(horizon)
+    logs = {
+        "guided": np.log(np.mean((np.asarray(ended.leaves[0]) - np.asarray(where.target)) ** 2, axis=1)),
+        "best static rate": by(lambda noise: jnp.full(horizon, static)),
+        # v_t / (v_t + s² / B), where 1 / v_t = 1 + t B / s²
+        "schedule for the middle noise": by(lambda noise: 1 / (along + 1 + middle**2 / BATCH)),
+        "oracle": by(lambda noise: 1 / (along + 1 + noise**2 / BATCH)),
+    }
+    means = {name: float(each.mean()) for name, each in logs.items()}
+    return {
+        "name": "schedule", "static_rate": static, "mean_log_distance": means,
+        "ci95": {n: [interval(each).lo, interval(each).hi] for n, each in logs.items()},
+        "recovered": recovered(means), "distributions": 500, "trained_s": round(took, 1),
+    }  # fmt: skip
+
+
+def expected(rate, noise, steps: int):
+    """The expected square distance after steps of one rate, from 1."""
+    v = jnp.ones(())
+    for _ in range(steps):
+        v = (1 - rate) ** 2 * v + rate**2 * noise**2 / BATCH
+    return v
+
+
 def inner_rate(quick: bool) -> dict:
     """Which part of the gap between the best static rate and each distribution's best rate is closed."""
     worlds = jax.vmap(lambda k: Regression().sample(k).support)(episode_keys(3, 0, 2000))
@@ -248,7 +330,7 @@ def best_static(value, low: float, high: float) -> float:
     return float(rates[jnp.argmin(jax.vmap(value)(rates))])
 
 
-ALL = {"tasks": tasks, "inner rate": inner_rate}
+ALL = {"tasks": tasks, "schedule": schedule, "inner rate": inner_rate}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -202,6 +202,34 @@ def test_the_bandit_takes_the_bin_that_pays():
     assert state.seen.bins.shape[1] > PROGRESS
 
 
+class _Noisy(Tasks):
+    """Bowls of every curvature from 1 to 2."""
+
+    def sample(self, key):
+        return Task(*(1 + jax.random.uniform(k) for k in jax.random.split(key)))
+
+
+def test_where_nothing_is_walked_the_exact_gradient_is_that_of_differences():
+    policy = ManagerWorker(24, key=key(0), choices=1, default=0, size=2, hidden=2)
+    reflex = 0.3 * jax.random.normal(jax.random.key(1), policy.reflex.shape)
+    still = Descend(Bowl(number(1.0)), sgd(0.0), steps=1)
+    learner = Guided(
+        still, sgd(0.2), policy, jnp.array([0.0, 0.0, -2.0]), bins=2, batch=2, choices=(1,), judged=1, steps=5,
+        rewarded=True,
+    )  # fmt: skip
+
+    @jax.jit
+    def loss(reflex):
+        guided = eqx.tree_at(lambda learner: learner.controller.reflex, learner, reflex)
+        return guided.loss(guided.adapt(_Noisy(), key=key(2)), _Noisy(), key=key(3))[0]
+
+    slope = jax.jit(jax.grad(loss))(reflex)
+    for i in (0, 10, 11, 15, 16):
+        by = 3e-3
+        sides = [loss(reflex.at[i, 1].add(step)) for step in (by, -by)]
+        np.testing.assert_allclose(slope[i, 1], (sides[0] - sides[1]) / (2 * by), rtol=0.05, atol=2e-3)
+
+
 def test_the_policy_finds_the_rate_of_a_bowl_by_evolution():
     """The best inner rate is 1 / a; the default is a quarter of it."""
     plain = Descend(Bowl(number(1.0)), sgd(0.25), steps=1)

@@ -32,7 +32,7 @@ OPTIONS = {
     "recurrent": {
         "distributions": 2, "judged": 2, "tasks": 2, "memory": 3, "task_memory": 2, "rank": 2, "rule_units": 2
     },
-    "hierarchical": {"distributions": 2, "pairs": 2, "bins": 2, "static_searched": 2, "gate": 3, "judged": 2},
+    "hierarchical": {"distributions": 2, "runs": 2, "bins": 2, "static_searched": 2, "gate": 3, "judged": 2},
     "meta-gan": {
         "distributions": 2, "tasks": 2, "context": 2, "pairs": 2, "elites": 4, "fresh": 2, "long": 2, "judged": 2
     },

@@ -9,13 +9,13 @@ import pytest
 
 from metatower.core import pick
 from metatower.core.errors import UserError
-from metatower.nets.controller import at_rest
+from metatower.nets.controller import at_rest, decided
 from metatower.recipes.hierarchical import BANDIT, OURS, REST, STATIC, HierarchicalRL, traces
 from metatower.recipes.run import execute, load
 from metatower.training.progress import Silent
 
 TINY = {
-    "steps": 2, "distributions": 2, "pairs": 2, "bins": 4, "static_searched": 2, "gate": 3, "meta_steps": 2,
+    "steps": 2, "distributions": 2, "runs": 2, "bins": 4, "static_searched": 2, "gate": 3, "meta_steps": 2,
     "meta_batch": 4, "judged": 2, "inner_steps": 1, "pooled_steps": 3, "pooled_batch": 2, "pooled_extra": 2,
     "tuned_on": 2, "searched": 2, "searched_on": 2, "episodes": 3, "final_judged": 2, "shots": 3, "queries": 3,
     "hidden": (4,),
@@ -42,13 +42,14 @@ def test_the_policy_is_trained_and_judged_beside_its_ablations_and_the_scheduler
     state = artefact.adapt(world.support, key=jax.random.key(1))
     assert np.isfinite(artefact.loss(state, world.query, key=jax.random.key(2))[0])
     kept = json.loads((tmp_path / "run" / "baselines" / "static.json").read_text())
-    assert set(kept) == {"2", str(2 + 2 * 2 * 5 // 2)}  # for the start, and with the policy's budget on top
+    assert set(kept) == {"2", str(2 + recipe._runs_worth // 2)}  # for the start, and with the policy's budget on top
+    assert recipe._runs_worth > 2 * 2 * 2  # a gradient costs more than its runs
 
 
 def test_in_doubt_the_default_ships(monkeypatch):
     """The gate, both ways: what it decides by is the judge's word alone."""
     recipe = HierarchicalRL(**TINY)
-    guided = recipe.guided(recipe.policy())
+    guided = recipe.guided(decided(recipe.policy()))
     moved = eqx.tree_at(lambda each: each.reflex, guided.controller, guided.controller.reflex + 0.1)
     guided = dataclasses.replace(guided, controller=moved)
     rng = np.random.default_rng(0)
@@ -70,7 +71,7 @@ def test_in_doubt_the_default_ships(monkeypatch):
 @pytest.mark.usefixtures("quick_compile")
 def test_traces_say_how_often_corrupted_sources_were_taken():
     recipe = HierarchicalRL(**TINY)
-    found = traces(recipe.guided(recipe.policy()), recipe.corrupted((0.5,), 2), 3, 0)
+    found = traces(recipe.guided(decided(recipe.policy())), recipe.corrupted((0.5,), 2), 3, 0)
     # at rest all four sources are taken in turn, of which two are corrupted
     np.testing.assert_allclose(found["corrupted"], 0.5)
     np.testing.assert_array_equal(found["inner steps"], 3)
@@ -78,9 +79,9 @@ def test_traces_say_how_often_corrupted_sources_were_taken():
 
 
 def test_options_that_cannot_be_are_refused():
-    with pytest.raises(UserError, match="pairs of at least 1"):
-        HierarchicalRL(pairs=0)
-    with pytest.raises(UserError, match="sigma above 0"):
-        HierarchicalRL(sigma=0.0)
+    with pytest.raises(UserError, match="runs of at least 1"):
+        HierarchicalRL(runs=0)
+    with pytest.raises(UserError, match="runs >= 2"):
+        HierarchicalRL(runs=1).build()
     with pytest.raises(UserError, match="shares from 0 to 1"):
         HierarchicalRL(shares=(1.5,)).build()

@@ -323,7 +323,7 @@ class Guided(Learner):
         (gradient, at_end), record = slope(leaves, nudges, fork(key, self.batch))
         walked = record.pop("walked")
         record["downhill"] = -self.batch * _each_dot(walked, at_end)
-        record["lengths"] = _root(_each_dot(walked, walked)) * self.batch * _root(_each_dot(at_end, at_end))
+        record["lengths"] = _length(_each_dot(walked, walked)) * self.batch * _length(_each_dot(at_end, at_end))
         return gradient, record
 
     def _observed(self, state: Guiding, leaves, gradient, logs, option: Option, bins, record):
@@ -331,14 +331,14 @@ class Guided(Learner):
         log = {name: jnp.log(jnp.maximum(record[name], EPS)) for name in ("before", "after")}
         supports = [jnp.log(jnp.maximum(jnp.mean(record[f"support {when}"]), EPS)) for when in ("before", "after")]
         gain, after = log["before"] - log["after"], jnp.log(jnp.maximum(jnp.mean(record["after"]), EPS))
-        slope = jnp.sum(record["downhill"]) / (jnp.sum(record["lengths"]) + EPS)
+        slope = _cosine(jnp.sum(record["downhill"]), jnp.sum(record["lengths"]))
         first = state.count == 0
         began = jnp.where(first, jnp.stack([after, supports[0]]), state.began)
         new = jnp.stack([after, after, jnp.mean(gain), slope])
         pace = jnp.maximum(jnp.array([SHORT, LONG, LONG, LONG]), 1 / (state.count + 1))
         averages = state.averages + pace * (new - state.averages)
 
-        each = jnp.stack([gain, log["after"], record["downhill"] / (record["lengths"] + EPS)], axis=1)
+        each = jnp.stack([gain, log["after"], _cosine(record["downhill"], record["lengths"])], axis=1)
         picked = jax.nn.one_hot(bins, self.bins, dtype=each.dtype)
         number = jnp.sum(picked, axis=0)
         here = picked.T @ each / jnp.maximum(number, 1)[:, None]
@@ -358,13 +358,13 @@ class Guided(Learner):
         by_bin = jnp.stack([*columns, visits * self.bins - 1, stale, progress], axis=1)
 
         moved = [new - old for new, old in zip(leaves, state.leaves, strict=True)]
-        length, old_length = _root(_dot(gradient, gradient)), _root(_dot(state.direction, state.direction))
+        length, old_length = _length(_dot(gradient, gradient)), _length(_dot(state.direction, state.direction))
         numbers = [
             after - began[0], averages[0] - averages[1], averages[1] - began[0],
             -jnp.mean(gain), -averages[2], supports[1] - supports[0], supports[0] - began[1], after - supports[1],
             10 * slope, 10 * averages[3],
             jnp.log(length + EPS) / 4, jnp.log(_root(_dot(moved, moved)) / _root(_dot(leaves, leaves)) + EPS) / 4,
-            _dot(gradient, state.direction) / (length * old_length + EPS),
+            _cosine(_dot(gradient, state.direction), length * old_length),
             jnp.sqrt(jnp.var(log["after"]) + EPS), jnp.mean((gain < 0).astype(each.dtype)),
             (state.count + 1) / self.horizon, (state.count % self.every + 1) / self.every,
             *(logs - self.logs),
@@ -385,3 +385,14 @@ def _each_dot(one: list[Array], other: list[Array]) -> Float[Array, " task"]:
 def _root(square: Array) -> Array:
     """Its derivative is finite at nought."""
     return jnp.sqrt(square + EPS**2)
+
+
+def _length(square: Array) -> Array:
+    """The root; nought, and so its derivative, where the square is."""
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def _cosine(product: Array, lengths: Array) -> Array:
+    """Of two directions; nought, and so its derivative, where one has no length, as what an inner rate of 0 walks."""
+    # else that derivative is a direction over EPS, which cancels in the run but for its rounding, and that is large
+    return jnp.where(lengths > 0, product, 0.0) / (lengths + EPS)

@@ -1,5 +1,6 @@
 """Who decides during a meta-training run: the interface of controllers, and one of a manager and a worker."""
 
+import copy
 from abc import abstractmethod
 
 import equinox as eqx
@@ -78,6 +79,7 @@ class ManagerWorker(Controller):
         size: units of the manager's GRU.
         hidden: tanh units of the worker, and of what scores bins.
         explores: draw options and changes at random, as `gradients.ScoreFunction` needs it; the likeliest if not.
+        smooth: of these, draw no changes of rates: they are the mean, and an exact gradient goes through them.
         prefers: the logit that the default has above the others to begin with.
         unit: what logits are counted in, so that one step size suits them and the changes of rates.
         scale: standard deviation of changes that are drawn, to begin with.
@@ -95,6 +97,7 @@ class ManagerWorker(Controller):
     log_scale: Float[Array, " change"]
     default: Int[Array, ""]
     explores: bool = eqx.field(static=True, default=False)
+    smooth: bool = eqx.field(static=True, default=False)
     prefers: float = eqx.field(static=True, default=1.0)
     unit: float = eqx.field(static=True, default=4.0)
 
@@ -108,6 +111,7 @@ class ManagerWorker(Controller):
         size: int = 8,
         hidden: int = 8,
         explores: bool = False,
+        smooth: bool = False,
         prefers: float = 1.0,
         unit: float = 4.0,
         scale: float = 0.1,
@@ -126,7 +130,7 @@ class ManagerWorker(Controller):
         self.reflex = jnp.zeros((inputs, len(CHANGES)))
         self.log_scale = jnp.full(len(CHANGES), jnp.log(scale))
         self.default = jnp.asarray(default, jnp.int32)
-        self.explores, self.prefers, self.unit = explores, prefers, unit
+        self.explores, self.smooth, self.prefers, self.unit = explores, smooth, prefers, unit
 
     def start(self) -> Float[Array, " unit"]:
         return self.manager.start()
@@ -153,7 +157,7 @@ class ManagerWorker(Controller):
         ]
         x = jnp.concatenate([seen.numbers, memory, *chosen])
         mean = self.change(jnp.tanh(self.worker(x[None])))[0] + x @ self.reflex
-        if not self.explores:
+        if self.smooth or not self.explores:
             return mean, jnp.zeros(())
         changes = Gaussian(mean, self.log_scale)
         drawn = changes.sample(key)
@@ -170,3 +174,10 @@ def at_rest(controller: ManagerWorker) -> ManagerWorker:
         return [*linear, each.plain, each.reflex]
 
     return eqx.tree_at(heads, controller, [jnp.zeros_like(leaf) for leaf in heads(controller)])
+
+
+def decided(controller: ManagerWorker) -> ManagerWorker:
+    """The same policy, which takes what is likeliest instead of drawing: as it ships, not as it is trained."""
+    same = copy.copy(controller)
+    object.__setattr__(same, "explores", False)  # a field of no array: no surgery on the tree reaches it
+    return same

@@ -47,9 +47,9 @@ FAMILIES: dict[str, Family] = {
         HierarchicalRL,
         "A policy guides MAML: every other meta-step a manager chooses how many inner steps and which routine (and "
         "which tasks, where a distribution has several sources), and at every meta-step a worker changes the rates. "
-        "Trained by evolution strategies; where it is not better than the best static schedule on validation "
-        "distributions, that schedule ships.",
-        slower=3.0,
+        "The manager is trained by REINFORCE, the worker by the gradient through whole runs; where they are not better "
+        "than the best static schedule on validation distributions, that schedule ships.",
+        slower=1.5,
         options={"static_searched": 16, "gate": 96},
     ),
     "meta-gan": Family(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from metatower.core import Descend, Learner, State, Tasks, lift, pick
+from metatower.core.plan import step_flops
 from metatower.evaluation.acceptance import accepted
 from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Curves
 from metatower.evaluation.episodes import episode_keys
 from metatower.evaluation.statistics import interval
-from metatower.gradients import Evolution
+from metatower.gradients import ScoreFunction
 from metatower.learners import Guided
-from metatower.nets.controller import Controller, ManagerWorker, at_rest
+from metatower.nets.controller import Controller, ManagerWorker, at_rest, decided
 from metatower.nets.schedulers import Exp3, RandomChoice, Schedule
 from metatower.recipes.maml_baselines import SEARCH_SEED, MAMLBaselines
 from metatower.recipes.on_functions import OnFunctions
@@ -47,9 +49,10 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
 
     The tasks of a distribution come from eight sources. Of some sources, which ones is not told, the support sets
     belong to other functions. Every other meta-step a recurrent manager chooses sources, inner steps and a routine;
-    at every meta-step a worker changes the rates. Their weights are trained by evolution strategies, on what whole
-    runs gain on clean probe tasks. They start as the best static schedule that a random search finds, and ship only if
-    they are better than it on fresh distributions. Judged on tasks of a third pool.
+    at every meta-step a worker changes the rates. Both are trained on what whole runs gain on clean probe tasks: the
+    manager by REINFORCE with a leave-one-out baseline over runs on the same distribution, the worker by the exact
+    gradient through the run. They start as the best static schedule that a random search finds, and ship only if they
+    are better than it on fresh distributions. Judged on tasks of a third pool.
     """
 
     name: ClassVar[str] = "hierarchical-rl"
@@ -57,12 +60,10 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
 
     steps: int = 120
     distributions: int = 4
-    """Distributions per storey-2 step; on each, one run for either side of every pair."""
-    pairs: int = 8
-    """Antithetic pairs of policies per storey-2 step."""
-    sigma: float = 0.1
-    """Standard deviation of the perturbations of the policy's weights."""
-    policy_rate: float = 0.015
+    """Distributions per storey-2 step."""
+    runs: int = 4
+    """Runs on each of them, of which the others are the baseline of each; at least 2."""
+    policy_rate: float = 0.005
     """Storey 2's Adam step size for the policy's weights."""
     every: int = 2
     """Meta-steps per option of the manager."""
@@ -128,14 +129,15 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
         )  # fmt: skip
 
     def policy(self, default: int = DEFAULT_CHOICE) -> ManagerWorker:
-        """A policy that leaves everything at its default."""
+        """A policy whose worker leaves the rates at their default, and whose manager tries options around its own."""
         numbers = self.guided(static(default)).numbers
-        return ManagerWorker(numbers, key=jax.random.key(self.seed), choices=len(CHOICES), default=default)
+        key = jax.random.key(self.seed)
+        return ManagerWorker(numbers, key=key, choices=len(CHOICES), default=default, explores=True, smooth=True)
 
     def learner(self) -> Descend:
         guided = dataclasses.replace(self.guided(self.policy()), rewarded=True)
         top = anneal(clip(adam(self.policy_rate), TOP_CLIP), end=max(1, self.steps))
-        gradient = Evolution(self.pairs, self.sigma)
+        gradient = ScoreFunction(self.runs)
         return lift(guided, top, batch=self.distributions, gradient=gradient, learn=lambda guided: guided.controller)
 
     def begin(self, learner: Descend, folder: Path, show: Progress) -> Descend:
@@ -150,7 +152,7 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
         )
 
     def artefact(self, learner: Descend, state: State) -> Guided:
-        return dataclasses.replace(learner.result(state).learner, rewarded=False)
+        return _shipped(learner.result(state).learner)
 
     def finish(self, artefact: Guided, show: Progress) -> Guided:
         """The policy if it is better than the default on fresh distributions, with one-sided 95 % confidence."""
@@ -164,10 +166,8 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
 
     def contestants(self, artefact: Any, folder: Path, show: Progress) -> dict[str, Learner]:
         """The family's own: the guided run, its ablations, and who else chooses tasks or rates."""
-        start = self.begin(self.learner(), folder, show).objective.learner
-        start = dataclasses.replace(start, rewarded=False)
-        runs = self.steps * self.distributions * (2 * self.pairs + 1)
-        more = self.static_searched + runs // self.searched_on
+        start = _shipped(self.begin(self.learner(), folder, show).objective.learner)
+        more = self.static_searched + self._runs_worth // self.searched_on
         logs, inner = self._best_static(start.learner, more, folder, show)
 
         def by(controller, **other) -> Guided:
@@ -186,11 +186,11 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
         }
 
     def compared(self, artefact: Any, folder: Path, show: Progress) -> dict[str, Learner]:
-        start = self.begin(self.learner(), folder, show).objective.learner
+        start = _shipped(self.begin(self.learner(), folder, show).objective.learner)
         mixed = shuffled(start.controller, artefact.controller, jax.random.key(self.seed))
         return {
             OURS: artefact,
-            "storey 2 frozen at its start": dataclasses.replace(start, rewarded=False),
+            "storey 2 frozen at its start": start,
             "storey 2 shuffled": dataclasses.replace(artefact, controller=mixed),
         }
 
@@ -242,25 +242,33 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
         }
         return candidates[self._best(candidates, self.tuned_on, BANDIT_SEED, show, "bandits")]
 
+    @cached_property
+    def _runs_worth(self) -> int:
+        """The runs at a static schedule that take as many floating-point operations as the policy's training."""
+        data = self.data()
+        a_run = self.meta_steps * step_flops(self.guided(static(DEFAULT_CHOICE)), self._one_of(data))
+        return round(self.steps * step_flops(self.learner(), data) / a_run)
+
     def _notes(self, artefact: Guided, best: Any) -> list[str]:
         resting = all(
             np.array_equal(a, b)
             for a, b in zip(pick(artefact.controller), pick(at_rest(artefact.controller)), strict=True)
         )
         size = sum(leaf.size for leaf in pick(artefact.controller))
-        runs = self.steps * self.distributions * (2 * self.pairs + 1)
+        runs = self.steps * self.distributions * self.runs
         return [
             "The policy was not better than the default on fresh distributions, with one-sided 95 % confidence: the "
             "default ships, and its rows are those of the default."
             if resting
             else f"The policy was accepted: on {self.gate} validation distributions the one-sided 95 % lower bound of "
             "its paired improvement in log loss over the default is above zero.",
-            f"{self.steps:,} storey-2 steps of {self.distributions} distributions and {self.pairs} antithetic pairs of "
-            f"policies with {size:,} numbers: {runs:,} runs of K = {self.meta_steps} meta-steps of {self.meta_batch} "
+            f"{self.steps:,} storey-2 steps of {self.distributions} distributions with {self.runs} runs on each, of a "
+            f"policy with {size:,} numbers: {runs:,} runs of K = {self.meta_steps} meta-steps of {self.meta_batch} "
             f"tasks. It starts from {self.pooled_steps:,} steps of pooled MAML and the best of {self.static_searched} "
             f"static schedules. Seed {self.seed}.",
-            f"The best static schedule was chosen among {self.static_searched + runs // self.searched_on:,}, each on "
-            f"{self.searched_on} validation distributions, which is as many runs as the policy had: factors of inner "
+            "The best static schedule was chosen among "
+            f"{self.static_searched + self._runs_worth // self.searched_on:,}, each on {self.searched_on} validation "
+            "distributions, with as many floating-point operations as the policy's training: factors of inner "
             f"and outer rate {np.exp(best.logs[0]):.3g} and {np.exp(best.logs[1]):.3g}, proximal weight "
             f"{np.exp(best.logs[2]):.2g}, {CHOICES[int(best.controller.inner)]} inner steps. The bandit (EXP3) has its "
             "rates.",
@@ -299,6 +307,11 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
                 log=True,
             ),
         }
+
+
+def _shipped(guided: Guided) -> Guided:
+    """As it is judged and kept: nothing is drawn, and the loss is that of the queries."""
+    return dataclasses.replace(guided, rewarded=False, controller=decided(guided.controller))
 
 
 def static(inner: int, drift=(0.0, 0.0, 0.0)) -> Schedule:
