@@ -122,9 +122,10 @@ class Guided(Learner):
     at most ½. The meta-gradient is exact. Both see losses and gradients of the training tasks alone
     (`nets.controller.Seen`).
 
-    The policy's weights are leaves, and lifting this learner trains them: on what finished runs are worth, without a
-    derivative through the run (`gradients.Evolution`; `gradients.ScoreFunction` for a controller that `explores`). With
-    `rewarded`, the loss is minus the return: the sum over meta-steps of
+    The policy's weights are leaves, and lifting this learner trains them on what finished runs are worth: without a
+    derivative through the run by `gradients.Evolution`; by `gradients.ScoreFunction` if the controller `explores`, and
+    if its worker is `smooth`, the derivative through the run is the worker's share of that. With `rewarded`, the loss
+    is minus the return: the sum over meta-steps of
 
         r_k = log L(φ_k) − log L(φ_{k+1}) − cost · (gradient evaluations of step k),
 
