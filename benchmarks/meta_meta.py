@@ -21,12 +21,13 @@ FOUND, PAGE = ROOT / "benchmarks" / "results" / "meta_meta.json", ROOT / "docs" 
 LISTS = ("results", "paired")
 
 
-def collected(old: dict[str, Any], comparisons: list[dict[str, Any]]) -> dict[str, Any]:
+def collected(old: dict[str, Any], comparisons: list[dict[str, Any]], remarks: list[str]) -> dict[str, Any]:
     """All rows, with those of these comparisons in the place of old ones on the same families of tasks."""
     new = {each["families"]: each for each in comparisons}
     kept = {name: about for name, about in old.get("comparisons", {}).items() if name not in new}
     for name, each in new.items():
-        kept[name] = {key: value for key, value in each.items() if key not in LISTS} | {"machine": machine()}
+        kept[name] = {key: value for key, value in each.items() if key not in LISTS}
+        kept[name] |= {"machine": machine(), "remarks": remarks}
     rows = {
         which: [row for row in old.get(which, []) if row["families"] not in new]
         + [row for each in comparisons for row in each[which]]
@@ -39,18 +40,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Reads the folders and writes both files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="*", help="of finished comparisons; none to write the page anew")
+    parser.add_argument("--remark", action="append", default=[], help="a sentence that a reader of these needs to know")
     given = parser.parse_args(arguments)
     missing = [folder for folder in given.folders if not (folder / RESULT).exists()]
     if missing:
         print(f"{missing[0]} holds no {RESULT}. Expected the folder of a finished comparison.", file=sys.stderr)
         return 2
     try:
-        found = collected(read_json(FOUND) if FOUND.exists() else {}, [read_json(f / RESULT) for f in given.folders])
+        old = read_json(FOUND) if FOUND.exists() else {}
+        found = collected(old, [read_json(folder / RESULT) for folder in given.folders], given.remark)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    text = page(found)
     write_json(FOUND, found)
-    write_text(PAGE, page(found))
+    write_text(PAGE, text)
     return 0
 
 

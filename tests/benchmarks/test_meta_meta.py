@@ -21,30 +21,37 @@ def comparison(families: str, difference: float, metric: str = "loss"):
     against = ("pooled MAML + K", "best-baseline")
     return {
         "command": f"metatower compare meta-meta --families {families}", "families": families, "about": "Tasks.",
-        "left-out": [], "metric": metric, "seconds": 90.0, "notes": ["Tuned."], "results": results,
+        "left-out": [], "metric": metric, "seconds": 90.0, "meta_steps": 10, "notes": ["Tuned."], "results": results,
         "paired": [{**pair, "against": each, "families": families, "split": "fresh"} for each in against],
         "best-baseline": {"ours, fresh": "pooled MAML + K"},
-        "planned": {"steps": {"ours": 7}, "pooled_total": 9, "searched": 3, "flops": 1e9},
+        "planned": {
+            "steps": {"ours": 7}, "heads": {}, "pooled_steps": 2, "pooled_total": 9, "searched": 3, "flops": 1e9,
+            "tuned_on": 2, "episodes": 4, "judged": 5, "far": 2,
+        },
     }  # fmt: skip
 
 
 def test_rows_on_the_same_families_are_replaced_and_others_stay():
-    first = collected({}, [comparison("functions", -0.3), comparison("glyphs", 0.1, "accuracy")])
-    second = collected(first, [comparison("functions", 0.2)])
+    first = collected({}, [comparison("functions", -0.3), comparison("glyphs", 0.1, "accuracy")], ["Old."])
+    second = collected(first, [comparison("functions", 0.2)], ["New."])
     assert len(second["results"]) == len(first["results"]) == 16
     found = {row["families"]: row["difference"] for row in second["paired"] if row["against"] == "best-baseline"}
     assert found == {"functions": 0.2, "glyphs": 0.1}
-    assert set(second["comparisons"]) == {"functions", "glyphs"}
+    assert {name: each["remarks"] for name, each in second["comparisons"].items()} == {
+        "functions": ["New."],
+        "glyphs": ["Old."],
+    }
 
 
 def test_a_gain_is_told_as_one_and_the_lack_of_it_too():
-    gained, lost = (page(collected({}, [comparison("functions", x)])) for x in (-0.3, 0.2))
-    assert "-26 % [-30, -22] (pooled MAML + K)" in gained
+    gained, lost = (page(collected({}, [comparison("functions", x)], ["By hand."])) for x in (-0.3, 0.2))
+    assert "- Ours, fresh: has 26 % less loss [22, 30], against the best of its baselines, pooled MAML + K." in gained
     assert "no gain here" not in gained
-    assert "+22 % [+16, +28]: no gain here (pooled MAML + K)" in lost
-    points = page(collected({}, [comparison("glyphs", 0.1, "accuracy")]))
-    assert "+10.0 points [+5.0, +15.0] (pooled MAML + K)" in points
-    assert "| 50 | 25 [15, 35] |  | 37.5 | 2 |" in points
+    assert "- By hand." in gained
+    assert "has 22 % more loss [16, 28]: no gain here" in lost
+    points = page(collected({}, [comparison("glyphs", 0.1, "accuracy")], []))
+    assert "has 10.0 points more accuracy [5.0, 15.0], against" in points
+    assert "| **ours** | 50.00 | 25.00 [15.00, 35.00] | 37.50 | 2 |" in points
 
 
 def test_the_page_is_that_of_the_file():

@@ -100,12 +100,49 @@ def _verdict(difference: tuple[float | None, ...], metric: str) -> str:
     return said if gained else f"{said}: no gain here"
 
 
+def columns(content: dict[str, Any]) -> list[str]:
+    """Those of `METRICS` that there is something of."""
+    return [m for m in METRICS[content["metric"]] if any(row["metric"] == m for row in content["results"])]
+
+
+def cell(row: dict[str, Any] | None, content: dict[str, Any], ends: bool = True) -> str:
+    """Mean and interval; the mean alone if not `ends`."""
+    if row is None:
+        return "–"
+    metric = content["metric"] if row["metric"] == "area" else row["metric"].split("@")[0]
+    if not ends:
+        return report.number(row["mean"], metric)
+    return f"{report.number(row['mean'], metric)} {report.bounds(tuple(row['ci95']), metric)}"
+
+
+def notes(content: dict[str, Any]) -> list[str]:
+    """How exactly it was compared, in sentences."""
+    planned, seeds = content["planned"], content["results"][0]["seeds"]
+    return [
+        f"Each training had the same number of floating-point operations, {planned['flops']:.2g}, its start included: "
+        + ", ".join(f"{steps:,} storey-2 steps for {name}" for name, steps in planned["steps"].items())
+        + f"; {planned['pooled_total']:,} steps for pooled MAML, {planned['searched']:,} candidates for random search, "
+        f"each on {planned['tuned_on']} distributions. The families set out from pooled MAML after "
+        f"{planned['pooled_steps']:,} steps."
+        + "".join(f" {name}: {steps:,} steps." for name, steps in planned["heads"].items()),
+        f"Judged on {planned['episodes']} distributions of each kind for each training seed "
+        f"({report.plural(seeds, 'seed')}), each by {planned['judged']} tasks of a pool that shares no task with the "
+        f"one that was learned from (10 K: on the first {planned['far']}).",
+        "Intervals: hierarchical bootstrap over seeds and, within them, distributions; tasks are averaged before. With "
+        "one seed they say nothing of other training runs. Differences are paired, distribution by distribution.",
+        f"The speed-up is K over the meta-steps until the {content['metric']} is what tuned MAML has after K, as the "
+        "mean of the middle half of the distributions; a run that does not get there within K counts as 0.",
+        "Rates and schedules of the baselines were chosen on validation distributions, none on those judged on.",
+        *content["notes"],
+    ]
+
+
 def show(content: dict[str, Any], console: Console | None = None) -> None:
     """Prints one table, and who has won."""
     console = console or Console()
     if not console.is_terminal:
         console.width = max(console.width, 140)
-    names, metrics = list(by_name(content, splits_of(content)[0])), _columns(content)
+    names, metrics = list(by_name(content, splits_of(content)[0])), columns(content)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     for metric in metrics:
@@ -114,7 +151,7 @@ def show(content: dict[str, Any], console: Console | None = None) -> None:
         rows = by_name(content, split)
         table.add_row(f"[bold]{split}[/]")
         for name in names:
-            cells = (_cell(rows[name].get(m), content, ends=m in ("loss@K", "accuracy@K")) for m in metrics)
+            cells = (cell(rows[name].get(m), content, ends=m in ("loss@K", "accuracy@K")) for m in metrics)
             table.add_row(f"  {name}", *cells)
     console.print(table)
     console.print()
@@ -185,8 +222,7 @@ def _curves(split: str, measured: dict[tuple[str, str], Measured], parents: dict
 
 
 def _page(content: dict[str, Any], words: dict[str, str], figures: str) -> str:
-    planned, splits = content["planned"], splits_of(content)
-    seeds = content["results"][0]["seeds"]
+    splits, seeds = splits_of(content), content["results"][0]["seeds"]
     sentences = "".join(f"<li>{_text(each)}</li>" for each in verdicts(content))
     family_rows = "".join(
         f"<tr><td><b>{_text(name)}</b></td><td>{_text(each)}</td></tr>" for name, each in words.items()
@@ -196,24 +232,7 @@ def _page(content: dict[str, Any], words: dict[str, str], figures: str) -> str:
     baseline_rows = "".join(f"<tr><td><b>{_text(n)}</b></td><td>{_text(BASELINES[n])}</td></tr>" for n in there)
     better = "Less loss" if content["metric"] == "loss" else "More accuracy"
     absent = "".join(f"<p>{_text(each)}</p>" for each in content["left-out"])
-    notes = [
-        f"Each training had the same number of floating-point operations, {planned['flops']:.2g}, its start included: "
-        + ", ".join(f"{steps:,} storey-2 steps for {name}" for name, steps in planned["steps"].items())
-        + f"; {planned['pooled_total']:,} steps for pooled MAML, {planned['searched']:,} candidates for random search, "
-        f"each on {planned['tuned_on']} distributions. The families set out from pooled MAML after "
-        f"{planned['pooled_steps']:,} steps."
-        + "".join(f" {name}: {steps:,} steps." for name, steps in planned["heads"].items()),
-        f"Judged on {planned['episodes']} distributions of each kind for each training seed "
-        f"({report.plural(seeds, 'seed')}), each by {planned['judged']} tasks of a pool that shares no task with the "
-        f"one that was learned from (10 K: on the first {planned['far']}).",
-        "Intervals: hierarchical bootstrap over seeds and, within them, distributions; tasks are averaged before. With "
-        "one seed they say nothing of other training runs. Differences are paired, distribution by distribution.",
-        f"The speed-up is K over the meta-steps until the {content['metric']} is what tuned MAML has after K, as the "
-        "mean of the middle half of the distributions; a run that does not get there within K counts as 0.",
-        "Rates and schedules of the baselines were chosen on validation distributions, none on those judged on.",
-        *content["notes"],
-    ]
-    listed = "".join(f"<li>{_text(each)}</li>" for each in notes)
+    listed = "".join(f"<li>{_text(each)}</li>" for each in notes(content))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Meta-meta-learning compared · metatower</title><style>{report.CSS}main{{max-width:1000px}}</style></head>
@@ -241,12 +260,12 @@ higher: training is on many <em>distributions</em> of tasks, so that on a new di
 
 
 def _table(content: dict[str, Any], split: str) -> str:
-    rows, metrics = by_name(content, split), _columns(content)
+    rows, metrics = by_name(content, split), columns(content)
     head = "".join(f"<th class=n>{_text(METRICS[content['metric']][m])}</th>" for m in metrics)
     families = {row["name"] for row in content["paired"]}
     body = "".join(
         f"<tr{' class=first' if name in families else ''}><td>{_text(name)}</td>"
-        + "".join(f"<td class=n>{_text(_cell(found.get(m), content))}</td>" for m in metrics)
+        + "".join(f"<td class=n>{_text(cell(found.get(m), content))}</td>" for m in metrics)
         + "</tr>"
         for name, found in rows.items()
     )
@@ -276,20 +295,6 @@ def _pairs(content: dict[str, Any], split: str) -> str:
 def _paired(row: dict[str, Any]) -> Paired:
     numbers = [np.nan if each is None else each for each in (row["difference"], *row["ci95"])]
     return Paired(row["name"], row["against"], row["metric"], numbers[0], (numbers[1], numbers[2]))
-
-
-def _columns(content: dict[str, Any]) -> list[str]:
-    return [m for m in METRICS[content["metric"]] if any(row["metric"] == m for row in content["results"])]
-
-
-def _cell(row: dict[str, Any] | None, content: dict[str, Any], ends: bool = True) -> str:
-    """Mean and interval; the mean alone if not `ends`."""
-    if row is None:
-        return "–"
-    metric = content["metric"] if row["metric"] == "area" else row["metric"].split("@")[0]
-    if not ends:
-        return report.number(row["mean"], metric)
-    return f"{report.number(row['mean'], metric)} {report.bounds(tuple(row['ci95']), metric)}"
 
 
 def _text(text: str) -> str:
