@@ -20,6 +20,7 @@ from metatower.evaluation.episodes import evaluate, judged_on
 from metatower.recipes.base import Recipe
 from metatower.rules import PerLeaf, adam, anneal, clip, momentum, per_step, rates_for, sgd
 from metatower.tasks.pooled import Pooled
+from metatower.training.beside import beside
 from metatower.training.files import make_folder, read_json, write_json
 from metatower.training.loop import train
 from metatower.training.progress import Progress, Silent
@@ -39,6 +40,8 @@ CHUNK = 50
 """Distributions that are judged at the same time; other numbers of them compile programs of their own."""
 START = "start.safetensors"
 """What storey 2 sets out from, in the folder of the baselines."""
+SEARCHED = "random-search.json"
+"""What random search has chosen, there too."""
 TUNING_SEED, SEARCH_SEED = 101, 202
 """Added to the seed for the distributions on which baselines are tuned: never those that are judged on."""
 
@@ -153,7 +156,9 @@ class MAMLBaselines(Recipe):
 
     def baselines(self, folder: Path, show: Progress) -> dict[str, Learner]:
         """The usual baselines by name, each a whole run on a distribution; what was trained or tuned stays so."""
-        pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
+        # the search needs nothing of pooled MAML, whose steps are too short to keep more than one core busy
+        with beside(*self._search_jobs(folder)):
+            pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
         tuned, _ = self._tuned_pooled(pooled, show, folder)
         found, _ = self._random_search(show, folder)
         return {
@@ -286,25 +291,46 @@ class MAMLBaselines(Recipe):
 
     def _random_search(self, show: Progress, folder: Path | None = None) -> tuple[Descend, tuple[float, float]]:
         """MAML from fresh weights at the inner and outer rate that are best on validation distributions."""
+        rates = chosen_once(
+            folder and folder / "baselines" / SEARCHED,
+            lambda: min(self._candidates, key=lambda rates: self._tried(rates, show)),
+        )
+        return self._candidates[rates], rates
+
+    def _search_jobs(self, folder: Path) -> list[Callable[[], object]]:
+        """The trials of the random search, if it is yet to be done: jobs to be done beside something else."""
+        if (folder / "baselines" / SEARCHED).exists():
+            return []
+        return [lambda rates=rates: self._tried(rates, Silent()) for rates in self._candidates]
+
+    @cached_property
+    def _candidates(self) -> dict[tuple[float, float], Descend]:
+        """The runs of the random search by their inner and outer rate."""
         trainer, maml = self.trainer(), self.maml()
         draws = 10 ** np.random.default_rng(self.seed).uniform((-3, -3), (0.3, 0.3), (self.searched, 2))
-        candidates = {tuple(rates): self._with_rates(trainer, maml, rates[1], rates[0]) for rates in draws.tolist()}
-        rates = chosen_once(
-            folder and folder / "baselines" / "random-search.json",
-            lambda: self._best(candidates, self.searched_on, SEARCH_SEED, show, "random search"),
-        )
-        return candidates[rates], rates
+        return {(inner, outer): self._with_rates(trainer, maml, outer, inner) for inner, outer in draws.tolist()}
+
+    @cached_property
+    def _scores(self) -> dict[tuple[float, float], float]:
+        """What `_tried` has found so far."""
+        return {}
+
+    def _tried(self, rates: tuple[float, float], show: Progress) -> float:
+        """The score of these rates in the random search, tried if it has not been."""
+        if rates not in self._scores:
+            run = self._candidates[rates]
+            self._scores[rates] = self._score(run, self.searched_on, SEARCH_SEED, show, "random search")
+        return self._scores[rates]
 
     def _best(self, candidates: dict, distributions: int, seed: int, show: Progress, title: str):
-        sign = 1 if self.metric == "loss" else -1
-        family = self.family("validation")
+        return min(candidates, key=lambda each: self._score(candidates[each], distributions, seed, show, title))
 
-        def score(learner):
-            scores = self._judge(learner, family, distributions, self.seed_for(seed), show, title, self.judged)
-            found = scores[self.metric].mean()
-            return sign * found if np.isfinite(found) else np.inf
-
-        return min(candidates, key=lambda each: score(candidates[each]))
+    def _score(self, learner: Learner, distributions: int, seed: int, show: Progress, title: str) -> float:
+        """What candidates are chosen by on validation distributions: the less the better."""
+        sign, family = 1 if self.metric == "loss" else -1, self.family("validation")
+        scores = self._judge(learner, family, distributions, self.seed_for(seed), show, title, self.judged)
+        found = float(scores[self.metric].mean())
+        return sign * found if np.isfinite(found) else np.inf
 
     def _one_of(self, family: Tasks) -> Tasks:
         return family.sample(jax.random.key(self.seed)).support

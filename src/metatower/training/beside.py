@@ -12,9 +12,9 @@ def beside(*jobs: Callable[[], object]) -> Iterator[None]:
     """Does the jobs one after the other in a thread of their own, while what is inside the context runs.
 
     Their results are to be found where they leave them, as compiled programs in JAX's memory are. The context ends
-    when the job under way does; if what is inside has failed, no further one is begun. A job that fails says nothing:
-    whoever needs what it was to make does it again, and hears why. One of several processes does no job, since
-    processes have to agree on the order of what they run.
+    when the job under way does; once what is inside has ended, no further one is begun. A job that fails or is left
+    out says nothing: whoever needs what it was to make does it then, and hears why. One of several processes does no
+    job, since processes have to agree on the order of what they run.
     """
     ended = threading.Event()
 
@@ -31,9 +31,7 @@ def beside(*jobs: Callable[[], object]) -> Iterator[None]:
         thread.start()
     try:
         yield
-    except BaseException:
-        ended.set()
-        raise
     finally:
+        ended.set()
         if thread.ident is not None:
             thread.join()
