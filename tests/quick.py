@@ -8,7 +8,7 @@ import jax
 from jax._src import compiler
 
 SIMPLE = {"xla_cpu_use_fusion_emitters": False}
-"""The emitter of fusions that XLA had before: unoptimised, it takes a third of the time, most of it saved on gathers."""
+"""XLA's older emitter of fusions: unoptimised, it takes a third of the time, most of it saved on gathers."""
 
 
 @contextmanager
