@@ -24,6 +24,14 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def runs(pid: int) -> bool:
+    """Whether it is there, and not only waiting for somebody to ask how it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def wait_until(true, seconds=120):
     end = time.monotonic() + seconds
     while not true():
@@ -49,6 +57,23 @@ def test_a_killed_process_ends_the_run_and_one_process_continues_it(tmp_path):
     assert list(folder.glob("checkpoint-*"))
     assert main(["resume", str(folder), "--progress", "silent"]) == 0
     assert json.loads((folder / "summary.json").read_text())["recipe"] == "maml-glyphs"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the children hear of it through prctl, which Linux has")
+def test_without_its_launcher_no_process_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    run = subprocess.Popen(
+        [*RUN, "--steps", "100000", "--out", str(folder), "--processes", "2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(lambda: len(list(folder.glob("checkpoint-*"))) > 0 or run.poll() is not None)
+    workers = children(run.pid)
+    assert len(workers) == 2
+    run.kill()
+    run.wait()
+    wait_until(lambda: not any(map(runs, workers)))
+    assert list(folder.glob("checkpoint-*"))
 
 
 def test_two_processes_learn_what_one_learns(tmp_path):
@@ -79,7 +104,10 @@ def test_two_processes_learn_what_one_learns(tmp_path):
         (["--checkpoint-every", "nan"], "seconds of at least 0, got nan"),
         (["--checkpoint-every", "-1"], "seconds of at least 0, got -1"),
         (["--batch", str(2**52), "--steps", "1"], "more memory than there is"),
-        (["--coordinator", "here", "--processes", "2", "--process", "0"], "expected HOST:PORT, slurm or ompi"),
+        (["--coordinator", "here", "--processes", "2", "--process", "0"], "expected HOST:PORT with a port"),
+        (["--coordinator", "here:abc", "--processes", "1", "--process", "0"], "65535, slurm or ompi, got 'here:abc'"),
+        (["--coordinator", "here:99999", "--processes", "2", "--process", "0"], "a port from 1 to 65535"),
+        (["--coordinator", ":1234", "--processes", "1", "--process", "0"], "expected HOST:PORT"),
         (["--coordinator", "here:1234", "--processes", "2", "--process", "2"], "from 0 to N - 1"),
         (["--coordinator", "here:1234"], "expected --processes N"),
     ],
@@ -87,6 +115,18 @@ def test_two_processes_learn_what_one_learns(tmp_path):
 def test_places_that_cannot_be(options, words, tmp_path, capsys):
     assert main(["train", "maml-sinusoid", "--out", str(tmp_path / "run"), *options]) == 2
     assert words in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("launcher", "variable"), [("slurm", "SLURM_JOB_ID"), ("ompi", "OMPI_")])
+def test_launchers_that_have_not_started_it(launcher, variable, tmp_path):
+    # in a process of its own: JAX joins others before it has computed anything, or not at all
+    command = [*RUN, "--out", str(tmp_path / "run"), "--coordinator", launcher]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "OMPI_"))}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 2
+    assert f"was started by it, but the environment has no {variable}" in done.stderr
+    assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -107,6 +147,8 @@ def test_cores_are_dealt(monkeypatch):
         ([launch.LOST, 2], 1, "process 1 of 2 ended with code 2: no space"),
         ([launch.LOST, -9], 1, "process 1 of 2 was ended by SIGKILL"),
         ([-15, launch.LOST], 1, "process 0 of 2 was ended by SIGTERM"),
+        ([None, launch.LOST], 1, "process 0 of 2 did not answer any more"),
+        ([launch.LOST, None], 1, "process 1 of 2 did not answer any more"),
     ],
 )
 def test_the_one_to_blame(codes, code, words, tmp_path, capsys):

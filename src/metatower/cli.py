@@ -147,7 +147,7 @@ def _execute(recipe: Any, folder: Path, given: Any, arguments: list[str]) -> int
     from metatower.recipes import run
     from metatower.training.checkpoint import checkpoints
     from metatower.training.loop import Interrupted
-    from metatower.training.processes import is_first, join, own_folder
+    from metatower.training.processes import end_with, is_first, join, own_folder
     from metatower.training.progress import progress
     from metatower.training.runtime import setup
 
@@ -156,6 +156,10 @@ def _execute(recipe: Any, folder: Path, given: Any, arguments: list[str]) -> int
     setup(given.devices)
     fresh = not folder.exists()
     if given.coordinator is not None:
+        from metatower.launch import PARENT
+
+        if launcher := os.environ.get(PARENT):
+            end_with(int(launcher))
         join(given.coordinator, given.processes, given.process)
     try:
         with own_folder(folder) as own:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 GRACE = 5.0
 """Seconds that the others get to end by themselves once one has ended badly."""
+PARENT = "METATOWER_LAUNCHER"
+"""Where in the environment a process finds who has launched it, and ends it."""
 LOST = 75
 """Exit code of a process that lost the others: not the one to blame."""
 
@@ -44,7 +46,7 @@ def launch(arguments: Sequence[str], processes: int, again: str) -> int:
                 with open(said[i], "wb") as file:
                     how: dict = {} if i == 0 else {"stdout": subprocess.DEVNULL, "stderr": file}
                     # what a killed process leaves behind is then in our folder
-                    how["env"] = {**os.environ, "TMPDIR": folder}
+                    how["env"] = {**os.environ, "TMPDIR": folder, PARENT: str(os.getpid())}
                     children.append(_start(command, cores, how))
             codes = _watch(children)
         finally:
@@ -92,14 +94,17 @@ def _watch(children: list[subprocess.Popen]) -> list[int | None]:
 
 def _conclude(codes: list[int | None], said: list[Path], again: str) -> int:
     bad = [i for i, code in enumerate(codes) if code not in (0, None, LOST)]
+    silent = [i for i, code in enumerate(codes) if code is None]  # when the time of the others was over
     first = codes[0] or 0
-    if not bad or (first > 0 and first != LOST):  # it has said why itself, and JAX ends the others without it
+    if not (bad or silent) or (first > 0 and first != LOST):  # it has said why itself; JAX ends the others without it
         return first
-    blamed = min(bad, key=lambda i: (codes[i] or 0, i))  # signals, which are negative, before mere complaints
+    # signals, which are negative, before mere complaints
+    blamed = min(bad, key=lambda i: (codes[i] or 0, i)) if bad else silent[0]
     code = codes[blamed] or 0
-    lines = said[blamed].read_text(errors="replace").split("\n")
+    lines = said[blamed].read_text(errors="replace").split("\n") if said[blamed].exists() else []
     last = next((line for line in reversed(lines) if line.strip()), "")
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}: {last}"
+    how = how if bad else "did not answer any more"
     print(
         f"metatower: process {blamed} of {len(codes)} {how}; the others were ended too. What was saved last is kept: "
         f"continue with `{again}`, with any number of processes.",

@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -59,3 +62,31 @@ def test_after_a_failure_inside_no_further_job_is_begun():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert not done
+
+
+INTERRUPTED = """
+import jax, jax.numpy as jnp
+from metatower.training.beside import beside
+
+def deep(x):
+    for i in range(3000):
+        x = jnp.sin(x * i) + x[::-1]
+    return x
+
+lowered = jax.jit(deep).lower(jnp.ones(3))
+with beside(lowered.compile):
+    print("waiting", flush=True)
+"""
+
+
+def test_ctrl_c_while_the_compiler_works_ends_the_process_and_crashes_nothing():
+    run = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline() == "waiting\n"
+    time.sleep(0.2)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130, said
+    assert "terminate" not in said

@@ -1,5 +1,7 @@
 """Work that can be done while something else keeps the device busy: above all the compiler's."""
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +16,8 @@ def beside(*jobs: Callable[[], object]) -> Iterator[None]:
     Their results are to be found where they leave them, as compiled programs in JAX's memory are. The context ends
     when the job under way does; once what is inside has ended, no further one is begun. A job that fails or is left
     out says nothing: whoever needs what it was to make does it then, and hears why. One of several processes does no
-    job, since processes have to agree on the order of what they run.
+    job, since processes have to agree on the order of what they run. Ctrl-C while the context waits for the job under
+    way ends the process at once (exit code 130): neither can the compiler be stopped nor Python end while it works.
     """
     ended = threading.Event()
 
@@ -34,4 +37,8 @@ def beside(*jobs: Callable[[], object]) -> Iterator[None]:
     finally:
         ended.set()
         if thread.ident is not None:
-            thread.join()
+            try:
+                thread.join()
+            except KeyboardInterrupt:
+                print(file=sys.stderr, flush=True)
+                os._exit(130)

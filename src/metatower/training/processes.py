@@ -4,10 +4,13 @@ Each runs the whole recipe; what they compute together are the steps (`metatower
 the same state. So only the first needs to keep files: the others work in a copy of its folder and throw it away.
 """
 
+import ctypes
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
@@ -15,6 +18,8 @@ import numpy as np
 
 from metatower.core.errors import UserError
 
+_PDEATHSIG = 1
+"""An option of `prctl`, from <sys/prctl.h>."""
 DETECTED = ("slurm", "ompi")
 """Launchers that tell each process its place (JAX's own detection)."""
 
@@ -32,8 +37,11 @@ def join(coordinator: str, processes: int | None, process: int | None) -> None:
         UserError: a place that cannot be, or others that do not come.
     """
     address, launcher = (None, coordinator) if coordinator in DETECTED else (coordinator, None)
-    if address is not None and ":" not in address:
-        raise UserError(f"--coordinator: expected HOST:PORT, {' or '.join(DETECTED)}, got {coordinator!r}.")
+    if address is not None and not _is_address(address):
+        raise UserError(
+            f"--coordinator: expected HOST:PORT with a port from 1 to 65535, {' or '.join(DETECTED)}, got "
+            f"{coordinator!r}."
+        )
     if address is not None and (processes is None or process is None or not 0 <= process < processes):
         raise UserError(
             "With --coordinator HOST:PORT, expected --processes N and --process I from 0 to N - 1; got "
@@ -41,11 +49,30 @@ def join(coordinator: str, processes: int | None, process: int | None) -> None:
         )
     try:
         jax.distributed.initialize(address, processes, process, cluster_detection_method=launcher)
+    except KeyError as error:  # what JAX's detection looks for in the environment
+        raise UserError(
+            f"--coordinator {coordinator}: expected a process that was started by it, but the environment has no "
+            f"{error.args[0]}. Start metatower with its launcher, or give HOST:PORT."
+        ) from error
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"The processes did not find each other at {coordinator}: {str(error).splitlines()[0]}. Expected all of "
             "them to be started with the same --coordinator and --processes, within five minutes."
         ) from error
+
+
+def _is_address(text: str) -> bool:
+    """Whether it is HOST:PORT; JAX crashes on ports that cannot be, and waits for hosts without a name."""
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535
+
+
+def end_with(parent: int) -> None:
+    """This process gets SIGTERM as soon as its parent, who watches over it, is no more (on Linux)."""
+    with suppress(OSError, AttributeError):  # another system
+        ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it was gone before that
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def is_first() -> bool:
