@@ -129,7 +129,8 @@ def main(net: str, meta: int, steps: int, shot: int, query: int) -> dict:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 6 or sys.argv[1] not in NETS:
-        sys.exit(f"usage: python -m benchmarks.maml_step {'|'.join(NETS)} META STEPS SHOT QUERY")
+    numbers = [int(word) for word in sys.argv[2:] if word.isdecimal() and int(word) > 0]
+    if sys.argv[1:2] not in [[net] for net in NETS] or len(sys.argv) != 6 or len(numbers) != 4:
+        sys.exit(f"usage: python -m benchmarks.maml_step {'|'.join(NETS)} META STEPS SHOT QUERY, numbers from 1")
     runtime.setup()
-    print(json.dumps(main(sys.argv[1], *map(int, sys.argv[2:]))))
+    print(json.dumps(main(sys.argv[1], *numbers)))

@@ -1,8 +1,10 @@
-"""One MAML meta-step against every PyTorch peer: `python -m benchmarks.speed --peers FOLDER [--rounds 3]`.
+"""One MAML meta-step against every PyTorch peer: `python -m benchmarks.speed [--rounds 3]`.
 
-FOLDER has `setup_peers.sh` and `torch_peers.py`; `--python` is the interpreter that the former made. For each
-configuration metatower and all peers run in turn, each in a process of its own, and this for several rounds; medians
-over rounds of the medians of each process count. That the meta-gradients agree is checked first, in float64.
+`--peers` is a folder with `setup_peers.sh` and `torch_peers.py` (`../shared/bench` beside the repository if not
+given), `--python` the interpreter that the former made; where there is none, it is made first (in `~/.cache/metatower-
+peers`). For each configuration metatower and all peers run in turn, each in a process of its own, and this for several
+rounds; medians over rounds of the medians of each process count. That the meta-gradients agree is checked first, in
+float64 and, for the convolutions, on fewer tasks (`SMALLER`).
 
 Beside the ratios stand the shares of two limits of this machine, measured in the same run: `of matmul` is the
 step's floating-point operations over those of large matrix products in the same time on all cores; `of memory` the
@@ -21,6 +23,8 @@ from pathlib import Path
 
 from benchmarks.machine import bandwidth, machine, matmul_rate
 
+FOLDER = Path(__file__).resolve().parents[2] / "shared" / "bench"
+PYTHON = str(Path.home() / ".cache" / "metatower-peers" / "bin" / "python")
 RESULTS = Path(__file__).parent / "results"
 PEERS = ("loop", "learn2learn", "higher", "torchopt", "vmap")
 TARGETS = {
@@ -119,11 +123,15 @@ def line(row: dict) -> str:
 def main(arguments: list[str]) -> None:
     """Every configuration; prints the table as it grows, and writes it in the end."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peers", type=Path, required=True, help="folder with torch_peers.py")
-    parser.add_argument("--python", required=True, help="interpreter with the peers")
+    parser.add_argument("--peers", type=Path, default=FOLDER, help="folder with torch_peers.py and setup_peers.sh")
+    parser.add_argument("--python", default=PYTHON, help="interpreter with the peers; made if it is not there")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", help="configurations that begin with this; nothing is written")
     given = parser.parse_args(arguments)
+    if not (given.peers / "torch_peers.py").is_file():
+        parser.error(f"no torch_peers.py in {given.peers}; give its folder with --peers")
+    if not Path(given.python).is_file():
+        subprocess.run(["bash", str(given.peers / "setup_peers.sh"), str(Path(given.python).parents[1])], check=True)
     rows = []
     print(HEAD, flush=True)
     for configuration in TARGETS:

@@ -100,7 +100,7 @@ def test_two_processes_learn_what_one_learns(tmp_path):
         (["--processes", "0"], "--processes of at least 1, got 0"),
         (["--process", "1"], "needs --coordinator"),
         (["--devices", "0"], "at least 1 device, got 0"),
-        (["--devices", "5000"], "devices, as this process may use so many cores; got 5000"),
+        (["--devices", "5000"], "cores that this process may use; got 5000"),
         (["--checkpoint-every", "nan"], "seconds of at least 0, got nan"),
         (["--checkpoint-every", "-1"], "seconds of at least 0, got -1"),
         (["--batch", str(2**52), "--steps", "1"], "more memory than there is"),

@@ -232,9 +232,11 @@ def _diagnose(arguments: list[str]) -> int:
 def _report(arguments: list[str]) -> int:
     given = _parse(Report, arguments, "report")
     from metatower.evaluation import report
-    from metatower.recipes.run import recipe_of
+    from metatower.recipes.run import is_finished, recipe_of
 
-    print(report.rewrite(given.folder, recipe_of(given.folder).about()))
+    recipe = recipe_of(given.folder)
+    is_finished(given.folder)  # says what is wrong with a damaged summary
+    print(report.rewrite(given.folder, recipe.about()))
     return 0
 
 

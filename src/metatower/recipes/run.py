@@ -43,7 +43,7 @@ def execute(
     if is_finished(folder):
         check_config(recipe, folder)
         if (folder / MODEL).exists():
-            check_config(recipe, (folder / MODEL).parent)
+            _check_model(recipe, folder)
         return read_json(folder / SUMMARY)
     # what can be refused is refused before anything is written
     learner, data = recipe.build()
@@ -96,8 +96,20 @@ def describe(recipe: Recipe) -> dict[str, Any]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run in this folder is complete."""
-    return (Path(folder) / SUMMARY).exists()
+    """Whether a run in this folder is complete.
+
+    Raises:
+        UserError: its summary is damaged.
+    """
+    file = Path(folder) / SUMMARY
+    if not file.exists():
+        return False
+    summary = read_json(file)
+    if missing := [name for name in ("recipe", "seconds", "seed", "results") if name not in summary]:
+        raise UserError(
+            f"{file} is damaged: it has no {missing[0]!r}. Delete it, and `metatower resume {folder}` writes it again."
+        )
+    return True
 
 
 def recipe_of(folder: Path) -> Recipe:
@@ -141,6 +153,16 @@ def check_config(recipe: Recipe, folder: Path) -> None:
         )
 
 
+def _check_model(recipe: Recipe, folder: Path) -> None:
+    """Refuses a run whose model is of another recipe or other options than the run is."""
+    model = recipe_of((folder / MODEL).parent)
+    if type(model) is not type(recipe) or model.options() != recipe.options():
+        raise UserError(
+            f"{folder / CONFIG} and the one beside its model differ: one of them was changed. Put it right again, or "
+            "train again with another --out."
+        )
+
+
 def load(path: Path | str) -> Learner:
     """The trained learner of a run folder, or of a copy of its `model` folder. No code is run from the files.
 
@@ -162,6 +184,9 @@ def load(path: Path | str) -> Learner:
     with recipe.building():
         like = eqx.filter_eval_shape(build)
     learner, _ = load_arrays(file, like, record=CONFIG)
+    run = Path(path)
+    if run != folder and (run / CONFIG).exists():
+        _check_model(recipe_of(run), run)
     return learner
 
 

@@ -101,7 +101,7 @@ def _choose_devices(number: int | None) -> None:
     if number is not None and number < 1:
         raise UserError(f"Expected at least 1 device, got {number}.")
     if number is not None and number > cores() and importlib.util.find_spec("jax_plugins") is None:
-        raise UserError(f"Expected at most {cores()} devices, as this process may use so many cores; got {number}.")
+        raise UserError(f"Expected --devices of at most {cores()}, the cores that this process may use; got {number}.")
     chosen = jax.config.values["jax_num_cpu_devices"] > 0 or "host_platform_device_count" in os.environ.get(
         "XLA_FLAGS", ""
     )

@@ -1,0 +1,46 @@
+"""Files of a finished run that somebody has damaged or changed."""
+
+import json
+
+import pytest
+from tests.quick import quickly_compiled
+
+from metatower.cli import main
+from metatower.core.errors import UserError
+from metatower.recipes import find
+from metatower.recipes.run import CONFIG, SUMMARY, execute, load
+from metatower.training.progress import Silent
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    with quickly_compiled():
+        execute(find("maml-glyphs")(steps=2, batch=2, size=12, hidden=(8,), episodes=3), folder, Silent())
+    return folder
+
+
+def test_a_damaged_summary_is_one_sentence_and_can_be_made_again(finished, capsys):
+    before = json.loads((finished / SUMMARY).read_text())
+    (finished / SUMMARY).write_text("{}")
+    for command in ("report", "resume"):
+        assert main([command, str(finished)]) == 2
+        assert "is damaged: it has no 'recipe'. Delete it" in " ".join(capsys.readouterr().err.split())
+    (finished / SUMMARY).unlink()
+    assert main(["resume", str(finished), "--progress", "silent"]) == 0
+    assert json.loads((finished / SUMMARY).read_text())["results"] == before["results"]
+
+
+def test_options_that_were_changed_behind_the_model_are_found(finished):
+    kept = (finished / CONFIG).read_text()
+    config = json.loads(kept)
+    config["options"]["batch"] += 1
+    (finished / CONFIG).write_text(json.dumps(config))
+    try:
+        with pytest.raises(UserError, match="the one beside its model differ"):
+            load(finished)
+        with pytest.raises(UserError, match="the one beside its model differ"):
+            execute(find("maml-glyphs").with_options(config["options"]), finished, Silent())
+    finally:
+        (finished / CONFIG).write_text(kept)
+    load(finished)
