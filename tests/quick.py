@@ -8,7 +8,7 @@ import jax
 from jax._src import compiler
 
 SIMPLE = {"xla_cpu_use_fusion_emitters": False}
-"""XLA's older emitter of fusions: unoptimised, it takes a third of the time, most of it saved on gathers."""
+"""XLA's older emitter of fusions, whose code takes less time to compile where there are many gathers."""
 
 
 @contextmanager

@@ -101,10 +101,14 @@ def _conclude(codes: list[int | None], said: list[Path], again: str) -> int:
     # signals, which are negative, before mere complaints
     blamed = min(bad, key=lambda i: (codes[i] or 0, i)) if bad else silent[0]
     code = codes[blamed] or 0
-    lines = said[blamed].read_text(errors="replace").split("\n") if said[blamed].exists() else []
+    lines = said[blamed].read_text(errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}: {last}"
-    how = how if bad else "did not answer any more"
+    if not bad:
+        how = "did not answer any more"
+    elif code < 0:
+        how = f"was ended by {signal.Signals(-code).name}"
+    else:
+        how = f"ended with code {code}: {last}"
     print(
         f"metatower: process {blamed} of {len(codes)} {how}; the others were ended too. What was saved last is kept: "
         f"continue with `{again}`, with any number of processes.",
