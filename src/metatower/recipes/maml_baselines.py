@@ -18,6 +18,7 @@ from metatower.core.plan import step_flops
 from metatower.evaluation.conclusion import Scores
 from metatower.evaluation.episodes import evaluate, judged_on
 from metatower.recipes.base import Recipe
+from metatower.recipes.random_search import RandomSearch
 from metatower.rules import PerLeaf, adam, anneal, clip, momentum, per_step, rates_for, sgd
 from metatower.tasks.pooled import Pooled
 from metatower.training.beside import beside
@@ -41,7 +42,7 @@ CHUNK = 50
 START = "start.safetensors"
 """What storey 2 sets out from, in the folder of the baselines."""
 SEARCHED = "random-search.json"
-"""What random search has chosen, there too."""
+"""What random search has found, there too."""
 TUNING_SEED, SEARCH_SEED = 101, 202
 """Added to the seed for the distributions on which baselines are tuned: never those that are judged on."""
 
@@ -157,7 +158,7 @@ class MAMLBaselines(Recipe):
     def baselines(self, folder: Path, show: Progress) -> dict[str, Learner]:
         """The usual baselines by name, each a whole run on a distribution; what was trained or tuned stays so."""
         # the search needs nothing of pooled MAML, whose steps are too short to keep more than one core busy
-        with beside(*self._search_jobs(folder)):
+        with beside(*self._search(folder).jobs()):
             pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
         tuned, _ = self._tuned_pooled(pooled, show, folder)
         found, _ = self._random_search(show, folder)
@@ -291,17 +292,14 @@ class MAMLBaselines(Recipe):
 
     def _random_search(self, show: Progress, folder: Path | None = None) -> tuple[Descend, tuple[float, float]]:
         """MAML from fresh weights at the inner and outer rate that are best on validation distributions."""
-        rates = chosen_once(
-            folder and folder / "baselines" / SEARCHED,
-            lambda: min(self._candidates, key=lambda rates: self._tried(rates, show)),
-        )
+        rates = self._search(folder).best(show)
         return self._candidates[rates], rates
 
-    def _search_jobs(self, folder: Path) -> list[Callable[[], object]]:
-        """The trials of the random search, if it is yet to be done: jobs to be done beside something else."""
-        if (folder / "baselines" / SEARCHED).exists():
-            return []
-        return [lambda rates=rates: self._tried(rates, Silent()) for rates in self._candidates]
+    def _search(self, folder: Path | None) -> RandomSearch:
+        def score(run: Learner, show: Progress) -> float:
+            return self._score(run, self.searched_on, SEARCH_SEED, show, "random search")
+
+        return RandomSearch(self._candidates, score, folder and folder / "baselines" / SEARCHED)
 
     @cached_property
     def _candidates(self) -> dict[tuple[float, float], Descend]:
@@ -309,18 +307,6 @@ class MAMLBaselines(Recipe):
         trainer, maml = self.trainer(), self.maml()
         draws = 10 ** np.random.default_rng(self.seed).uniform((-3, -3), (0.3, 0.3), (self.searched, 2))
         return {(inner, outer): self._with_rates(trainer, maml, outer, inner) for inner, outer in draws.tolist()}
-
-    @cached_property
-    def _scores(self) -> dict[tuple[float, float], float]:
-        """What `_tried` has found so far."""
-        return {}
-
-    def _tried(self, rates: tuple[float, float], show: Progress) -> float:
-        """The score of these rates in the random search, tried if it has not been."""
-        if rates not in self._scores:
-            run = self._candidates[rates]
-            self._scores[rates] = self._score(run, self.searched_on, SEARCH_SEED, show, "random search")
-        return self._scores[rates]
 
     def _best(self, candidates: dict, distributions: int, seed: int, show: Progress, title: str):
         return min(candidates, key=lambda each: self._score(candidates[each], distributions, seed, show, title))

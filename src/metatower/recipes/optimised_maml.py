@@ -113,7 +113,8 @@ class OptimisedMAML(MAMLBaselines):
 
     def begin(self, learner: Descend, folder: Path, show: Progress) -> Descend:
         """The tower with the weights and inner rates of pooled MAML, from which storey 2 sets out."""
-        jobs = [lambda: compile_ahead(learner, self.data()), lambda: self._costs, *self._programs_to_judge()]
+        compiling = [lambda: compile_ahead(learner, self.data()), lambda: self._costs, *self._programs_to_judge()]
+        jobs = [*compiling, *self._search(folder).jobs()]
         if (folder / "baselines" / START).exists():
             jobs = []  # the start is read from its file: no time to do anything beside it
         with beside(*jobs):
