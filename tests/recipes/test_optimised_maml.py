@@ -98,6 +98,13 @@ def test_what_storey_2_may_learn_is_switched_and_starts_as_nothing():
     assert int(np.sum(np.asarray(rates) > 0)) == 1
 
 
+def test_runs_of_the_random_search_share_the_programs_of_storey_2s():
+    recipe = OptimisedMAMLFunctions(**TINY, shots=3, queries=3, hidden=(4,))
+    candidate = next(iter(recipe._candidates.values()))
+    kinds = [[jax.typeof(x) for x in jax.tree.leaves(each)] for each in (candidate, recipe.trainer())]
+    assert kinds[0] == kinds[1]
+
+
 def test_options_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="learn"):
         OptimisedMAMLFunctions.with_options({"learn": ["rates"]})

@@ -253,7 +253,9 @@ class MAMLBaselines(Recipe):
             learned[weights:] = [jnp.full_like(x, np.log(inner)) for x in learned[weights:]]
         rates = [outer if i < weights else NOT_MOVED for i in range(len(learned))]
         table = self.meta_steps, len(rates)
-        return put(trainer, [*learned, jnp.log(jnp.broadcast_to(jnp.asarray(rates), table)), jnp.full(table, decay)])
+        # of the types of a run of storey 2 (none of them weak), so that one program serves both
+        decays = jnp.full(table, decay, jnp.float32)
+        return put(trainer, [*learned, jnp.log(jnp.broadcast_to(jnp.asarray(rates), table)), decays])
 
     def _tuned_pooled(
         self, pooled: Descend, show: Progress, folder: Path | None = None

@@ -30,7 +30,7 @@ from metatower.recipes.maml_baselines import (
 from metatower.rules import adam, anneal, clip, kronecker, rates_for, task_conditioned
 from metatower.training.beside import beside
 from metatower.training.loop import compile_ahead, train
-from metatower.training.progress import Progress
+from metatower.training.progress import Progress, Silent
 
 Group = Literal[
     "weights", "inner-rates", "outer-rates", "momentum", "step-weights", "preconditioner", "alfa", "learned-loss"
@@ -113,7 +113,12 @@ class OptimisedMAML(MAMLBaselines):
 
     def begin(self, learner: Descend, folder: Path, show: Progress) -> Descend:
         """The tower with the weights and inner rates of pooled MAML, from which storey 2 sets out."""
-        compiling = [lambda: compile_ahead(learner, self.data()), lambda: self._costs, *self._programs_to_judge()]
+        compiling = [
+            lambda: compile_ahead(learner, self.data()),
+            *self._programs_to_judge(),
+            lambda: self._one_distribution(self.optimised(), Silent()),
+            lambda: self._costs,
+        ]
         jobs = [*compiling, *self._search(folder).jobs()]
         if (folder / "baselines" / START).exists():
             jobs = []  # the start is read from its file: no time to do anything beside it

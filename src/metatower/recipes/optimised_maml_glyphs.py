@@ -29,15 +29,15 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
     name: ClassVar[str] = "optimised-maml"
     may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "decay_rate", "nuisance")
 
-    steps: int = 240
+    steps: int = 200
     meta_batch: int = 4
     distributions: int = 8
     outer_rate: float = 0.06
     weight_rate: float = 1e-4
     rate_rate: float = 4e-2
-    searched: int = 145
-    pooled_steps: int = 18_000
-    pooled_extra: int = 18_500
+    searched: int = 121
+    pooled_steps: int = 15_000
+    pooled_extra: int = 15_400
     shots: int = 1
     """Pictures per class to adapt to."""
     queries: int = 3
