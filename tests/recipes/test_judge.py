@@ -145,6 +145,17 @@ def test_ones_own_pictures(model, pictures, capsys):
     assert "half of the classes" in above["notes"][0]
 
 
+def test_what_a_model_was_trained_on_is_not_needed_to_judge_it_on_ones_own_pictures(pictures, capsys, monkeypatch):
+    def offline(*_, **__):
+        raise AssertionError("Omniglot would be downloaded")
+
+    monkeypatch.setattr("metatower.recipes.few_shot.omniglot", offline)
+    weights = str(Path(recipes.__file__).parents[1] / "weights" / "prototypical-omniglot")
+    found = evaluated(capsys, weights, "--tasks", f"folder:{pictures}", "--shots", "2")
+    assert "30 pictures of 6 classes" in found["notes"][0]
+    assert "nowhere" in complaint(capsys, weights, "--tasks", "folder:nowhere")
+
+
 def test_glyphs_are_made_to_fit(model, capsys):
     found = evaluated(capsys, model(Pictures()), "--tasks", "glyphs")
     assert "Hebrew" in found["notes"][0]

@@ -125,6 +125,10 @@ class Recipe(ABC):
     def held_out(self) -> Tasks:
         """What the artefact is judged on: tasks of its own storey that no training step has sampled."""
 
+    def shaped(self) -> Tasks:
+        """Tasks of the shapes of `held_out`, with any content: what a model takes, if possible without reading data."""
+        return self.held_out()
+
     @abstractmethod
     def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
         """The artefact and its baselines, judged on `held_out`.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from metatower.core import Descend, Learner, State, Tasks
 from metatower.evaluation.conclusion import Conclusion
@@ -89,6 +90,11 @@ class FewShot(Recipe):
 
     def held_out(self) -> Tasks:
         return self.tasks("test", self.ways, self.queries, self.shots)
+
+    def shaped(self) -> Tasks:
+        each = self.shots + self.queries
+        blank = np.zeros((self.ways, each, self.size, self.size), np.uint8)
+        return Episodes(blank, np.full(self.ways, each), ways=self.ways, shots=self.shots, queries=self.queries)
 
     def artefact(self, learner: Descend, state: State) -> Learner:
         return self._in_mode(learner.result(state).learner)

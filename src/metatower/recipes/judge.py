@@ -86,7 +86,7 @@ def judge(
             )
         how: dict[str, Any] = {"episodes": episodes, "seed": (seed + FRESH) % 2**32, "show": show or Silent()}
         return recipe.judge_fresh(learner, **how)
-    takes = _takes(learner, recipe.held_out())
+    takes = _takes(learner, recipe.shaped())
     if ways is not None and takes.ways is None:
         raise UserError("--ways is for models that tell classes apart; this one predicts numbers.")
     if ways is not None and takes.ways is not None and ways > takes.ways and not isinstance(learner, FeatureLearner):
@@ -239,10 +239,10 @@ def _own_pictures(folder: Path, takes: Takes, queries_given: bool, seed: int) ->
     return Fixed(*parts), "run", f"{where}: half of the classes to run on, the others to be judged on."
 
 
-def _takes(learner: Learner, held_out: Tasks) -> Takes:
-    examples, layout = _examples(held_out)
+def _takes(learner: Learner, like: Tasks) -> Takes:
+    examples, layout = _examples(like)
     if layout is None:
-        raise UserError(f"The tasks of this model, {type(held_out).__name__}, do not say how many shots they have.")
+        raise UserError(f"The tasks of this model, {type(like).__name__}, do not say how many shots they have.")
     classes = not jnp.issubdtype(examples.y.dtype, jnp.floating)
     ways = getattr(layout, "ways", None)
     return Takes(learner.height, examples.x.shape[1:], classes, ways, layout.shots, layout.queries)
