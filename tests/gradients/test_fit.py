@@ -12,7 +12,9 @@ from metatower import Descend, adam, lift, rates_for, sgd
 from metatower.core.errors import UserError
 from metatower.gradients import Truncated
 from metatower.gradients.fit import fit
-from metatower.nets import MLP, Examples, Supervised, squared_error
+from metatower.nets import MLP, Examples, Supervised, cross_entropy, squared_error
+from metatower.nets.conv import ConvNet
+from metatower.tasks.episodes import Episodes
 from metatower.tasks.functions import FunctionFamily, Sinusoids
 
 
@@ -43,16 +45,25 @@ def reported(tower, tasks):
     return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
 
 
+def on_pictures(batch=16, steps=3):
+    net = ConvNet(5, key=jax.random.key(0), image=(14, 14, 1), channels=(16, 16), stride=2)
+    images = np.random.default_rng(0).integers(0, 255, (20, 6, 14, 14), dtype=np.uint8)
+    objective = Supervised(net, cross_entropy)
+    below = Descend(objective, sgd(rates_for(objective, 0.01)), steps=steps)
+    return lift(below, adam(1e-3), batch=batch), Episodes(images, np.full(20, 6), ways=5, shots=1, queries=5)
+
+
 TOWERS = {
     "two layers": trainer,
     "a long run": lambda: trainer(steps=40, batch=16),
     "wide, many examples": lambda: trainer((1, 100, 100, 100, 1), 3, 24, 100),
+    "convolutions": on_pictures,
     "a storey more": optimiser,
 }
 
 
 @pytest.mark.parametrize(
-    "name", [n if n != "a storey more" else pytest.param(n, marks=pytest.mark.slow) for n in TOWERS]
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("convolutions", "a storey more") else n for n in TOWERS]
 )
 def test_it_fits_as_predicted(name):
     tower, tasks = TOWERS[name]()
