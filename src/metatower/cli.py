@@ -119,7 +119,9 @@ def _train(arguments: list[str]) -> int:
     if run.is_finished(folder):
         print(f"The run in {folder} is finished already; these are its results. For another, choose --out or --seed.")
     elif (folder / run.CONFIG).exists() and given.coordinator is None:
-        raise UserError(f"{folder} holds this run, unfinished. Continue it with `metatower resume {folder}`.")
+        raise UserError(
+            f"{folder} holds this run, unfinished. Continue it with `metatower resume {shlex.quote(str(folder))}`."
+        )
     return _execute(recipe, folder, given, ["train", *arguments])
 
 
@@ -141,7 +143,9 @@ def _execute(recipe: Any, folder: Path, given: Any, arguments: list[str]) -> int
     if given.coordinator is None and (given.processes or 1) > 1:
         from metatower.launch import launch
 
-        return launch(arguments, given.processes, f"metatower resume {folder} --processes {given.processes}")
+        return launch(
+            arguments, given.processes, f"metatower resume {shlex.quote(str(folder))} --processes {given.processes}"
+        )
     from metatower.evaluation import tables
     from metatower.evaluation.conclusion import Conclusion
     from metatower.recipes import run
@@ -168,7 +172,7 @@ def _execute(recipe: Any, folder: Path, given: Any, arguments: list[str]) -> int
     except (Interrupted, KeyboardInterrupt):
         return _stopped(folder)
     except (MemoryError, OverflowError, RuntimeError) as error:
-        if fresh and _too_large(error) and not checkpoints(folder):
+        if fresh and _too_large(error) and not checkpoints(folder) and not (folder / "baselines").exists():
             shutil.rmtree(folder, ignore_errors=True)  # nothing was done: the name is free for options that fit
         raise
     if not is_first():
@@ -372,7 +376,7 @@ def _lost(error: Exception) -> int:
 
 
 def _stopped(folder: Path | None) -> int:
-    again = f" Continue with: metatower resume {folder}" if folder and folder.exists() else ""
+    again = f" Continue with: metatower resume {shlex.quote(str(folder))}" if folder and folder.exists() else ""
     print(f"\nStopped.{again}", file=sys.stderr)
     return 130
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +17,7 @@ from metatower.cli import main
 from metatower.evaluation.episodes import Fixed
 from metatower.nets import MLP, Supervised, cross_entropy
 from metatower.recipes import Recipe
+from metatower.recipes.judge import _examples
 from metatower.recipes.run import describe
 from metatower.tasks.episodes import Episodes
 from metatower.training.files import write_json
@@ -154,6 +156,11 @@ def test_what_a_model_was_trained_on_is_not_needed_to_judge_it_on_ones_own_pictu
     found = evaluated(capsys, weights, "--tasks", f"folder:{pictures}", "--shots", "2")
     assert "30 pictures of 6 classes" in found["notes"][0]
     assert "nowhere" in complaint(capsys, weights, "--tasks", "folder:nowhere")
+    # nor the fonts of a model of letters
+    for recipe in (recipes.MAMLGlyphs, recipes.RECIPES["optimised-maml"]):
+        asked = recipe(fonts=Path("/no/longer/there"))
+        sizes = [jax.tree.map(jnp.shape, _examples(tasks)[0].x) for tasks in (asked.shaped(), recipe().held_out())]
+        assert sizes[0] == sizes[1]
 
 
 def test_glyphs_are_made_to_fit(model, capsys):

@@ -26,7 +26,7 @@ TINY = {
 
 @pytest.mark.usefixtures("quick_compile")
 def test_the_loop_runs_keeps_its_artefact_and_names_every_baseline(tmp_path):
-    recipe = OptimisedMAMLFunctions(**TINY, shots=3, queries=3, hidden=(4,), decay_rate=0.1)
+    recipe = OptimisedMAMLFunctions(**TINY, shots=3, queries=3, hidden=(4,), decay_rate=0.1, learn=GROUPS[:4])
     summary = execute(recipe, tmp_path / "run", Silent())
     names = {row["name"] for row in summary["results"]}
     for label in (" (fresh distributions)", " (held-out kinds)"):
@@ -58,6 +58,21 @@ def test_the_loop_runs_keeps_its_artefact_and_names_every_baseline(tmp_path):
     # done is done: nothing is trained again
     assert execute(recipe, tmp_path / "run", Silent()) == summary
     assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["meta_steps"] == 2
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_the_main_job_ends_with_its_report(tmp_path):
+    recipe = RECIPES["optimised-maml"](**TINY, size=8, hidden=(4,), classes=("ink", "size"))
+    summary = execute(recipe, tmp_path / "run", Silent())
+    assert {row["metric"] for row in summary["results"]} == {"accuracy", "loss"}
+    page = (tmp_path / "run" / "report.html").read_text()
+    for figure in ("after every meta-step", "One held-out distribution", "One task of a held-out distribution"):
+        assert figure in page
+    # where storey 2 sets out from is kept whole: its arrays and their record
+    assert {each.name for each in (tmp_path / "run" / "baselines" / "start").iterdir()} == {
+        "start.safetensors",
+        "meta.json",
+    }
 
 
 def has_omniglot() -> bool:
@@ -108,6 +123,8 @@ def test_runs_of_the_random_search_share_the_programs_of_storey_2s():
 def test_options_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="learn"):
         OptimisedMAMLFunctions.with_options({"learn": ["rates"]})
+    with pytest.raises(UserError, match="momentum is learned at decay_rate, got 0"):
+        RECIPES["optimised-maml"](decay_rate=0.0)
     with pytest.raises(UserError, match="learned-loss needs a network of which all layers"):
         RECIPES["optimised-maml"](learn=("learned-loss",))
     with pytest.raises(UserError, match="meta_batch of at least 1"):

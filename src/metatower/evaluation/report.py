@@ -2,6 +2,7 @@
 
 import html
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,9 @@ def rewrite(folder: Path, about: str) -> Path:
         UserError: it is not.
     """
     if not (folder / "summary.json").exists():
-        raise UserError(f"The run in {folder} is not finished: continue it with `metatower resume {folder}`.")
+        raise UserError(
+            f"The run in {folder} is not finished: continue it with `metatower resume {quote(str(folder))}`."
+        )
     return write(folder, draw(folder), read_json(folder / "summary.json"), about)
 
 

@@ -45,10 +45,10 @@ def fit(tower: Learner, tasks: Data, memory: int) -> Fit:
     """The setting of `tower`, of those with exact gradients, that fits one step into `memory` bytes for fewest FLOPs.
 
     The tower stays as it is where that fits. Otherwise the storeys with an exact gradient (`Unrolled`, `MixedMode`)
-    get one of `SETTINGS`, and the top storey the largest chunk that fits and divides its tasks; where even one task at
-    a time is too much, the storeys below work on one at a time too. Nothing is run, but programs are compiled: each
-    setting with one and two tasks at a time, from which larger chunks follow, as memory is linear in the chunk; and the
-    chosen one.
+    get one of `SETTINGS`, and the top storey works on fewer of its tasks at a time: on the largest part, of those that
+    divide them, that fits, and at least on one or two; where even one is too much, the storeys below do so too. Nothing
+    is run, but programs are compiled: each setting with one and two tasks at a time, from which larger chunks follow,
+    as memory is linear in the chunk; and the chosen one.
 
     Args:
         tower: any learner; only what is made of `Descend` and `Expected` is changed.

@@ -82,8 +82,7 @@ def _families(contest: Contest, planned: Planned, where: Ground, options: dict, 
         if not (place / "baselines").exists():
             make_folder(place)
             with new_folder(place / "baselines") as temporary:
-                for file in (START, "meta.json"):
-                    shutil.copy(folder / "baselines" / file, temporary / file)
+                shutil.copytree(folder / "baselines" / START, temporary / START)
         forget_programs()
         artefact = _trained(recipe, name, place, run.CONFIG if where.rebuilds else "meta.json", show)
         ours, *ablations = recipe.compared(artefact, place, show).items()

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,9 @@ def diagnose(folder: Path, *, episodes: int = 200, seed: int = 0, show: Progress
     folder = Path(folder)
     recipe, learner = recipe_of(folder), load(folder)
     if not is_finished(folder):
-        raise UserError(f"The run in {folder} is not finished: continue it with `metatower resume {folder}`.")
+        raise UserError(
+            f"The run in {folder} is not finished: continue it with `metatower resume {quote(str(folder))}`."
+        )
     if episodes < 2:
         raise UserError(f"Expected --episodes of at least 2, got {episodes}.")
     tasks = recipe.held_out()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import numpy as np
 
 from metatower.core import Descend, Learner, State, Tasks
 from metatower.evaluation.conclusion import Conclusion
@@ -16,7 +15,7 @@ from metatower.learners.nearest import NearestNeighbour
 from metatower.nets.conv import ConvNet
 from metatower.nets.norm import Mode, norms, with_norm, with_running
 from metatower.recipes.base import Recipe
-from metatower.tasks.episodes import Episodes
+from metatower.tasks.episodes import Episodes, blank
 from metatower.tasks.glyphs import glyph_tasks
 from metatower.tasks.omniglot import omniglot
 from metatower.training.progress import Progress
@@ -92,9 +91,7 @@ class FewShot(Recipe):
         return self.tasks("test", self.ways, self.queries, self.shots)
 
     def shaped(self) -> Tasks:
-        each = self.shots + self.queries
-        blank = np.zeros((self.ways, each, self.size, self.size), np.uint8)
-        return Episodes(blank, np.full(self.ways, each), ways=self.ways, shots=self.shots, queries=self.queries)
+        return blank(self.ways, self.shots, self.queries, self.size)
 
     def artefact(self, learner: Descend, state: State) -> Learner:
         return self._in_mode(learner.result(state).learner)

@@ -22,7 +22,7 @@ from metatower.recipes.random_search import RandomSearch
 from metatower.rules import PerLeaf, adam, anneal, clip, momentum, per_step, rates_for, sgd
 from metatower.tasks.pooled import Pooled
 from metatower.training.beside import beside
-from metatower.training.files import make_folder, read_json, write_json
+from metatower.training.files import make_folder, new_folder, read_json, write_json
 from metatower.training.loop import train
 from metatower.training.progress import Progress, Silent
 from metatower.training.store import load_arrays, save_arrays
@@ -39,8 +39,10 @@ NOT_MOVED = 1e-12
 """The outer rate of leaves that a baseline does not learn."""
 CHUNK = 50
 """Distributions that are judged at the same time; other numbers of them compile programs of their own."""
-START = "start.safetensors"
-"""What storey 2 sets out from, in the folder of the baselines."""
+START = "start"
+"""The folder of what storey 2 sets out from, in that of the baselines."""
+ARRAYS = "start.safetensors"
+"""What it holds, with a record beside it."""
 SEARCHED = "random-search.json"
 """What random search has found, there too."""
 TUNING_SEED, SEARCH_SEED = 101, 202
@@ -202,12 +204,12 @@ class MAMLBaselines(Recipe):
 
     def _start(self, folder: Path, show: Progress) -> Descend:
         """Pooled MAML as storey 2 sets out from it."""
-        path, maml = folder / "baselines" / START, self.maml()
-        if not path.exists():
-            maml = self._pooled(self.pooled_steps, folder, show)
-            save_arrays(path, maml, {"recipe": self.name})
-        else:
-            maml, _ = load_arrays(path, maml)
+        place = folder / "baselines" / START
+        if place.exists():
+            return load_arrays(place / ARRAYS, self.maml())[0]
+        maml = self._pooled(self.pooled_steps, folder, show)
+        with new_folder(place) as new:  # the arrays and their record together, or nothing
+            save_arrays(new / ARRAYS, maml, {"recipe": self.name})
         return maml
 
     def _pooled_trainer(self) -> Descend:

@@ -16,6 +16,7 @@ from metatower.learners.nearest import NearestNeighbour
 from metatower.nets import MLP, Supervised, cross_entropy
 from metatower.recipes.base import Recipe
 from metatower.rules import adam, clip, per_step, rates_for, sgd
+from metatower.tasks.episodes import blank
 from metatower.tasks.glyphs import glyph_tasks
 from metatower.training.progress import Progress
 
@@ -69,6 +70,9 @@ class MAMLGlyphs(Recipe):
 
     def data(self) -> Tasks:
         return self._tasks("train")
+
+    def shaped(self) -> Tasks:
+        return blank(self.ways, self.shots, self.queries, self.size)
 
     def artefact(self, learner: Descend, state: State) -> Learner:
         return learner.result(state).learner

@@ -56,12 +56,12 @@ class OptimisedMAML(MAMLBaselines):
     rate_rate: float = 1.5e-2
     """Storey 2's Adam step size for the logarithms of all rates."""
     decay_rate: float = 4e-2
-    """Storey 2's Adam step size for the decays of the outer momentum; 0 leaves them where they start."""
+    """Storey 2's Adam step size for the decays of the outer momentum."""
     learn: tuple[Group, ...] = ("weights", "inner-rates", "outer-rates", "momentum")
     """What storey 2 learns. Besides what MAML has: the weights of the query loss after each inner step, a Kronecker
     preconditioner, rates that a network chooses from what a task does (ALFA), a loss to adapt by (MeTAL)."""
     group_rate: float = 3e-3
-    """Storey 2's Adam step size for the numbers of the last four."""
+    """Storey 2's Adam step size for the numbers of step-weights, preconditioner, alfa and learned-loss."""
     relative: bool = False
     """Whether a run counts by the factor by which its loss falls, and not by the amount: for losses of unequal size."""
 
@@ -70,6 +70,9 @@ class OptimisedMAML(MAMLBaselines):
         unknown = sorted(set(self.learn) - set(GROUPS))
         if unknown:
             raise UserError(f"{self.name}: expected learn from {', '.join(GROUPS)}, got {unknown[0]!r}.")
+        self.at_least_one("steps")
+        if "momentum" in self.learn and self.decay_rate == 0:
+            raise UserError(f"{self.name}: momentum is learned at decay_rate, got 0. Raise it, or leave momentum out.")
         if "learned-loss" in self.learn and self.adapted is not None:
             raise UserError(f"{self.name}: learned-loss needs a network of which all layers move on a task.")
 

@@ -11,7 +11,7 @@ import numpy as np
 from metatower.core import Descend, Tasks
 from metatower.evaluation.conclusion import Functions, FunctionTask
 from metatower.recipes.on_functions import OnFunctions
-from metatower.recipes.optimised_maml import OptimisedMAML
+from metatower.recipes.optimised_maml import Group, OptimisedMAML
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class OptimisedMAMLFunctions(OnFunctions, OptimisedMAML):
     outer_clip: float = 10.0
     outer_decay: float = 0.0
     rate_rate: float = 1e-2
-    decay_rate: float = 0.0
     weight_rate: float = 3e-4
+    learn: tuple[Group, ...] = ("weights", "inner-rates", "outer-rates")
     relative: bool = True
 
     def sample_of(self, maml: Descend, tasks: Tasks) -> Functions:

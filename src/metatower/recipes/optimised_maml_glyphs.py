@@ -9,9 +9,14 @@ import numpy as np
 
 from metatower.core import Descend, Objective, Selector, Tasks
 from metatower.evaluation.conclusion import Images
+from metatower.evaluation.episodes import Fixed
 from metatower.nets import MLP, Supervised, cross_entropy
 from metatower.recipes.optimised_maml import OptimisedMAML
+from metatower.tasks.episodes import blank
 from metatower.tasks.glyph_families import glyph_family
+
+WAYS = 5
+"""Classes per task."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
         return above_the_first
 
     def objective(self, seed: int) -> Objective:
-        sizes = (self.size**2, *self.hidden, 5)
+        sizes = (self.size**2, *self.hidden, WAYS)
         return Supervised(MLP(sizes, key=jax.random.key(seed)), cross_entropy)
 
     def family(self, split: str) -> Tasks:
@@ -70,11 +75,16 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
             split,
             classes=self.classes,
             nuisance=self.nuisance,
+            ways=WAYS,
             shots=self.shots,
             queries=self.queries,
             size=self.size,
             fonts=self.fonts,
         )
+
+    def shaped(self) -> Tasks:
+        empty = blank(WAYS, self.shots, self.queries, self.size)
+        return Fixed(empty, empty)
 
     def sample_of(self, maml: Descend, tasks: Tasks) -> Images:
         key = jax.random.key(self.seed)

@@ -4,6 +4,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import equinox as eqx
@@ -107,7 +108,8 @@ def is_finished(folder: Path) -> bool:
     summary = read_json(file)
     if missing := [name for name in ("recipe", "seconds", "seed", "results") if name not in summary]:
         raise UserError(
-            f"{file} is damaged: it has no {missing[0]!r}. Delete it, and `metatower resume {folder}` writes it again."
+            f"{file} is damaged: it has no {missing[0]!r}. Delete it, and "
+            f"`metatower resume {quote(str(folder))}` writes it again."
         )
     return True
 
@@ -149,7 +151,7 @@ def check_config(recipe: Recipe, folder: Path) -> None:
     if other:
         raise UserError(
             f"{folder} holds a run with other options: {', '.join(other)}. Choose another --out, or continue that "
-            f"one with `metatower resume {folder}`."
+            f"one with `metatower resume {quote(str(folder))}`."
         )
 
 
@@ -175,7 +177,9 @@ def load(path: Path | str) -> Learner:
     recipe = recipe_of(folder)
     file = folder / Path(MODEL).name
     if not file.exists():
-        raise UserError(f"{folder} holds no trained model yet. Finish its training with `metatower resume {folder}`.")
+        raise UserError(
+            f"{folder} holds no trained model yet. Finish its training with `metatower resume {quote(str(folder))}`."
+        )
 
     def build():
         learner = recipe.learner()

@@ -12,6 +12,12 @@ from metatower.nets.supervised import Examples
 from metatower.tasks.chance import distinct, uniforms
 
 
+def blank(ways: int, shots: int, queries: int, size: int) -> "Episodes":
+    """Tasks of empty pictures, `size` pixels a side: they have the shapes of others, and need no data."""
+    each = shots + queries
+    return Episodes(np.zeros((ways, each, size, size), np.uint8), np.full(ways, each), ways, shots, queries)
+
+
 class Episodes(Tasks):
     """N-way K-shot classification: each task has a few classes of many, under labels dealt anew.
 
