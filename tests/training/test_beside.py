@@ -65,8 +65,11 @@ def test_after_a_failure_inside_no_further_job_is_begun():
 
 
 INTERRUPTED = """
+import signal
 import jax, jax.numpy as jnp
 from metatower.training.beside import beside
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
 
 def deep(x):
     for i in range(3000):
