@@ -28,6 +28,7 @@ from metatower.recipes.maml_baselines import (
     MAMLBaselines,
 )
 from metatower.rules import adam, anneal, clip, kronecker, rates_for, task_conditioned
+from metatower.tasks.pooled import Pooled
 from metatower.training.beside import beside
 from metatower.training.loop import compile_ahead, train
 from metatower.training.progress import Progress, Silent
@@ -125,6 +126,10 @@ class OptimisedMAML(MAMLBaselines):
         jobs = [*compiling, *self._search(folder).jobs()]
         if (folder / "baselines" / START).exists():
             jobs = []  # the start is read from its file: no time to do anything beside it
+        else:
+            show.note("Compiling pooled MAML …")
+            # first and alone, so that the first step comes soon
+            compile_ahead(self._pooled_trainer(), Pooled(self.data()))
         with beside(*jobs):
             start = self._start(folder, show)
         return eqx.tree_at(
