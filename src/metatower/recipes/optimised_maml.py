@@ -117,19 +117,18 @@ class OptimisedMAML(MAMLBaselines):
 
     def begin(self, learner: Descend, folder: Path, show: Progress) -> Descend:
         """The tower with the weights and inner rates of pooled MAML, from which storey 2 sets out."""
-        compiling = [
-            lambda: compile_ahead(learner, self.data()),
-            *self._programs_to_judge(),
-            lambda: self._one_distribution(self.optimised(), Silent()),
-            lambda: self._costs,
-        ]
-        jobs = [*compiling, *self._search(folder).jobs()]
-        if (folder / "baselines" / START).exists():
-            jobs = []  # the start is read from its file: no time to do anything beside it
-        else:
+        jobs = []  # a start that is read from its file leaves no time to do anything beside it
+        if not (folder / "baselines" / START).exists():
             show.note("Compiling pooled MAML …")
             # first and alone, so that the first step comes soon
-            compile_ahead(self._pooled_trainer(), Pooled(self.data()))
+            compile_ahead(self._pooled_trainer(), Pooled(self.data()), show=show)
+            jobs = [
+                lambda: compile_ahead(learner, self.data()),
+                *self._programs_to_judge(),
+                lambda: self._one_distribution(self.optimised(), Silent()),
+                lambda: self._costs,
+                *self._search(folder).jobs(),
+            ]
         with beside(*jobs):
             start = self._start(folder, show)
         return eqx.tree_at(

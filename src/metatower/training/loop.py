@@ -142,13 +142,16 @@ def train(
         return single(state) if isinstance(worker, Sharded) else state
 
 
-def compile_ahead(learner: Learner, data: Data, *, devices: int | None = None) -> None:
+def compile_ahead(learner: Learner, data: Data, *, devices: int | None = None, show: Progress | None = None) -> None:
     """Compiles what `train` will run with these arguments, or a learner that differs in its numbers only.
 
     Nothing is trained. In a thread of its own (`metatower.training.beside`) it saves the wait for the compiler.
     """
-    worker, fixed, state = _placed(learner, data, start(learner, 0), devices)
-    wait(advance((worker, fixed, 0, 0, 0), state)[2])
+    with Stop((show or Silent()).note) as stop:  # as in `train`: a callback of JAX could lose a plain Ctrl-C
+        worker, fixed, state = _placed(learner, data, start(learner, 0), devices)
+        wait(advance((worker, fixed, 0, 0, 0), state)[2])
+    if stop.asked:
+        raise KeyboardInterrupt
 
 
 def _placed(learner: Learner, data: Data, state: State, devices: int | None) -> tuple[Learner, Data, State]:
