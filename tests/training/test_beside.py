@@ -65,31 +65,45 @@ def test_after_a_failure_inside_no_further_job_is_begun():
 
 
 INTERRUPTED = """
-import signal
+import signal, sys, time
 import jax, jax.numpy as jnp
 from metatower.training.beside import beside
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
 
 def deep(x):
-    for i in range(3000):
+    for i in range({depth}):
         x = jnp.sin(x * i) + x[::-1]
     return x
 
 lowered = jax.jit(deep).lower(jnp.ones(3))
-with beside(lowered.compile):
-    print("waiting", flush=True)
+
+def compile_and_wait():
+    lowered.compile()
+    time.sleep(1)
+    print("done", flush=True)
+
+try:
+    with beside(compile_and_wait):
+        print("waiting", flush=True)
+except KeyboardInterrupt:
+    sys.exit(3)
 """
 
 
-def test_ctrl_c_while_the_compiler_works_ends_the_process_and_crashes_nothing():
-    run = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.mark.parametrize(
+    ("presses", "depth", "code", "rest"), [(1, 100, 3, "done\n"), (2, 3000, 130, "")], ids=["once", "twice"]
+)
+def test_ctrl_c_while_the_compiler_works_ends_the_process_and_crashes_nothing(presses, depth, code, rest):
+    program = [sys.executable, "-c", INTERRUPTED.format(depth=depth)]
+    run = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdout is not None
     assert run.stdout.readline() == "waiting\n"
-    time.sleep(0.2)
-    run.send_signal(signal.SIGINT)
-    _, said = run.communicate(timeout=60)
-    assert run.returncode == 130, said
+    for _ in range(presses):
+        time.sleep(0.2)
+        run.send_signal(signal.SIGINT)
+    out, said = run.communicate(timeout=60)
+    assert run.returncode == code, said
+    assert out == rest
+    assert "Stopping after the program that is being compiled" in said
     assert "terminate" not in said

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metatower.core.errors import UserError
-from metatower.training import Interrupted, Progress, loop, records, train
+from metatower.training import Interrupted, Progress, checkpoint, loop, records, train
 from metatower.training.loop import compile_ahead
 from metatower.training.start import own, step_key
 
@@ -163,6 +163,20 @@ def test_a_signal_saves_and_stops(towers, tmp_path, number):
     assert any(each[0] == "note" and "Stopping" in each[1] for each in show.heard)
     assert show.heard[-1] == ("finish",)
     assert same(train(learner, data, steps=500, seed=0, folder=tmp_path), train(learner, data, steps=500, seed=0))
+
+
+def test_a_signal_while_the_last_state_is_written_is_heard(counter, tmp_path, monkeypatch):
+    save = checkpoint.save
+
+    def pressed(*given, **named):
+        os.kill(os.getpid(), signal.SIGINT)
+        save(*given, **named)
+
+    monkeypatch.setattr(checkpoint, "save", pressed)
+    with pytest.raises(Interrupted) as caught:
+        train(counter(), None, steps=3, seed=0, folder=tmp_path)
+    assert caught.value.step == 3
+    assert (tmp_path / "checkpoint-3").is_dir()
 
 
 def test_runs_in_another_thread(towers):

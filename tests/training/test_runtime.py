@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,7 +80,6 @@ def test_the_machine_has_one_name():
 
 def test_stop_leaves_an_event_loops_descriptor_alone():
     import asyncio
-    import signal
 
     async def inside():
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: None)
@@ -95,9 +95,17 @@ def test_stop_leaves_an_event_loops_descriptor_alone():
     assert before == after != -1
 
 
-def test_second_interrupt_raises():
-    import signal
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_nobody_looked_at_is_raised_at_the_end(number):
+    def press():
+        with runtime.Stop(print):
+            os.kill(os.getpid(), number)
 
+    with pytest.raises(KeyboardInterrupt):
+        press()
+
+
+def test_second_interrupt_raises():
     said = []
 
     def press_twice():

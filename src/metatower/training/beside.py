@@ -17,16 +17,20 @@ def beside(*jobs: Callable[[], object]) -> Iterator[None]:
     when the job under way does; once what is inside has ended, no further one is begun. A job that fails or is left
     out says nothing: whoever needs what it was to make does it then, and hears why. One of several processes does no
     job, since processes have to agree on the order of what they run. Ctrl-C while the context waits for the job under
-    way ends the process at once (exit code 130): neither can the compiler be stopped nor Python end while it works.
+    way is a KeyboardInterrupt once that job is done, as neither can the compiler be stopped nor Python end while it
+    works; a second one ends the process at once (exit code 130).
     """
-    ended = threading.Event()
+    ended, idle = threading.Event(), threading.Event()
 
     def work():
-        for job in jobs:
-            if ended.is_set():
-                return
-            with suppress(Exception):
-                job()
+        try:
+            for job in jobs:
+                if ended.is_set():
+                    return
+                with suppress(Exception):
+                    job()
+        finally:
+            idle.set()
 
     # not a daemon: an interpreter that ends while the compiler works would crash
     thread = threading.Thread(target=work)
@@ -37,8 +41,19 @@ def beside(*jobs: Callable[[], object]) -> Iterator[None]:
     finally:
         ended.set()
         if thread.ident is not None:
-            try:
-                thread.join()
-            except KeyboardInterrupt:
-                print(file=sys.stderr, flush=True)
-                os._exit(130)
+            _wait(idle)
+            thread.join()
+
+
+def _wait(idle: threading.Event) -> None:
+    # not with `join`: once it is interrupted, Python 3.11 takes the thread for ended
+    try:
+        idle.wait()
+    except KeyboardInterrupt:
+        print("\nStopping after the program that is being compiled; Ctrl-C (again) ends at once.", file=sys.stderr)
+        try:
+            idle.wait()
+        except KeyboardInterrupt:
+            print(file=sys.stderr, flush=True)
+            os._exit(130)
+        raise

@@ -139,6 +139,8 @@ def train(
                 save()
                 saved = time.monotonic()
         save()
+        if agree(count, stop.asked)[1]:  # while the last state was written: what follows may take long
+            raise Interrupted(folder, done)
         return single(state) if isinstance(worker, Sharded) else state
 
 
@@ -147,11 +149,9 @@ def compile_ahead(learner: Learner, data: Data, *, devices: int | None = None, s
 
     Nothing is trained. In a thread of its own (`metatower.training.beside`) it saves the wait for the compiler.
     """
-    with Stop((show or Silent()).note) as stop:  # as in `train`: a callback of JAX could lose a plain Ctrl-C
+    with Stop((show or Silent()).note):  # as in `train`: a callback of JAX could lose a plain Ctrl-C
         worker, fixed, state = _placed(learner, data, start(learner, 0), devices)
         wait(advance((worker, fixed, 0, 0, 0), state)[2])
-    if stop.asked:
-        raise KeyboardInterrupt
 
 
 def _placed(learner: Learner, data: Data, state: State, devices: int | None) -> tuple[Learner, Data, State]:

@@ -131,6 +131,9 @@ def machine() -> str:
 class Stop:
     """Inside this context Ctrl-C and SIGTERM only set `asked`; a second Ctrl-C ends at once.
 
+    Whoever looks at `asked` leaves the context with an error; what came too late to be seen is a KeyboardInterrupt at
+    its end.
+
     Outside the main thread, where Python lets nobody handle signals, it does nothing.
 
     Args:
@@ -161,6 +164,8 @@ class Stop:
     ) -> None:
         self._left.set()
         self._exits.close()
+        if self.asked and kind is None:
+            raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: object) -> None:
         if self.asked and number == signal.SIGINT:
