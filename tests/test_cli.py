@@ -1,13 +1,8 @@
-"""The command line as a person meets it: in this process for complaints, as processes of their own to be killed."""
+"""The command line as a person meets it: its help, its complaints, and the files of a finished run."""
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -86,6 +81,7 @@ class TestComplaints:
             (["train", "maml-sinusoid", "--stpes", "3"], "Perhaps you meant --steps. See `metatower train"),
             (["train", "maml-glyphs", "--ways", "100000"], "Expected at most 1968 ways"),
             (["train", "maml-glyphs", "--shots", "500"], "different drawings. Ask for fewer"),
+            (["train", "optimised-maml", "--size", "100000"], "expected size of at most 256, got 100000"),
             (["train", "optimised-maml", "--fonts", "nowhere"], "Expected a folder of font files, got nowhere"),
             (["train", "optimised-maml-functions", "--steps", "0"], "steps of at least 1"),
             (["train", "prototypical", "--on", "cats"], "'omniglot', 'omniglot-alphabets', 'glyphs'"),
@@ -230,119 +226,3 @@ class TestARun:
             (tmp_path / "model.safetensors").write_bytes(damage)
             assert main(["evaluate", str(tmp_path)]) == 2
             assert "model.safetensors" in said(capsys)
-
-
-LIMITED = """
-import resource, signal, sys
-from metatower.cli import main
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, resource.RLIM_INFINITY))
-sys.exit(main())
-"""
-
-
-def start(*arguments: str, cache: Path, most: int | None = None) -> subprocess.Popen:
-    """`metatower` in a process of its own, whose files may have `most` bytes."""
-    environment = {**os.environ, "METATOWER_CACHE": str(cache), "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    if most is not None:
-        environment["METATOWER_NO_CACHE"] = "1"
-    program = ["-m", "metatower.cli"] if most is None else ["-c", LIMITED.format(most=most)]
-    command = [sys.executable, *program, *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def ended(process: subprocess.Popen, code: int) -> str:
-    """What it said on standard error; it must have ended with this code."""
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, out + err
-    return err
-
-
-def until(process: subprocess.Popen, folder: Path, pattern: str, count: int = 1) -> bool:
-    """Waits for so many files like this; False if the process ended before."""
-    for _ in range(60_000):
-        if len(list(folder.glob(pattern))) >= count:
-            return True
-        if process.poll() is not None:
-            return False
-        time.sleep(0.005)
-    raise AssertionError(f"no {pattern} in {folder}")
-
-
-# many checkpoints, none thinned out by time
-OFTEN = ["--checkpoint-every", "0", "--progress", "plain"]
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory, cache) -> Path:
-    """A run that nobody disturbs."""
-    folder = tmp_path_factory.mktemp("straight") / "run"
-    ended(start("train", *TINY, "--out", str(folder), *OFTEN, cache=cache), 0)
-    return folder
-
-
-def assert_same(one: Path, other: Path):
-    for name in ("model/model.safetensors", "model/config.json", "metrics.jsonl", "conclusion.json", "config.json"):
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    for plot in (one / "plots").iterdir():
-        assert plot.read_bytes() == (other / "plots" / plot.name).read_bytes(), plot.name
-    one, other = (json.loads((folder / "summary.json").read_text()) for folder in (one, other))
-    assert {**one, "seconds": 0} == {**other, "seconds": 0}
-
-
-MOMENTS = [
-    "config.json",
-    "checkpoint-*",
-    "model/model.safetensors",
-    "baselines/*/checkpoint-*",
-    "conclusion.json",
-    "plots/*",
-]
-
-
-def test_killed_at_every_stage_and_resumed_it_ends_with_the_same_bits(straight, cache, tmp_path):
-    folder = tmp_path / "run"
-    process, killed = start("train", *TINY, "--out", str(folder), *OFTEN, cache=cache), 0
-    for moment in MOMENTS:
-        if until(process, folder, moment):
-            process.send_signal(signal.SIGKILL)
-            killed += process.wait() == -signal.SIGKILL
-            process.communicate()
-            assert not (folder / "summary.json").exists()
-            spent = json.loads((folder / "elapsed.json").read_text())["seconds"] if moment == "plots/*" else 0
-            process = start("resume", str(folder), *OFTEN, cache=cache)
-    ended(process, 0)
-    assert killed == len(MOMENTS)
-    assert_same(folder, straight)
-    # the time of all sessions counts, those that were killed too
-    assert json.loads((folder / "summary.json").read_text())["seconds"] > spent
-    assert not list(folder.rglob("*.tmp-*"))
-
-
-def test_stopped_politely_it_says_how_to_go_on(straight, cache, tmp_path):
-    folder = tmp_path / "run"
-    process = start("train", *TINY, "--out", str(folder), *OFTEN, cache=cache)
-    assert until(process, folder, "checkpoint-*")
-    process.send_signal(signal.SIGINT)
-    text = ended(process, 130)
-    assert f"metatower resume {folder}" in text
-    assert "Traceback" not in text
-    ended(start("resume", str(folder), *OFTEN, cache=cache), 0)
-    assert_same(folder, straight)
-
-
-def test_a_disk_that_fills_up(cache, tmp_path):
-    """A limit on the size of files makes the writing of one fail half-way, as a full disk does."""
-    pytest.importorskip("resource")
-    folder = tmp_path / "run"
-    text = ended(start("train", *TINY, "--out", str(folder), *OFTEN, cache=cache, most=20_000), 2)
-    assert "Cannot write" in text
-    assert "Traceback" not in text
-    assert not list(folder.rglob("*.tmp-*"))
-    assert not (folder / "summary.json").exists()

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from metatower.core.errors import UserError
+from metatower.core.errors import UserError, resume_command
 from metatower.options import (
     OVERVIEW,
     PLAN,
@@ -119,9 +119,7 @@ def _train(arguments: list[str]) -> int:
     if run.is_finished(folder):
         print(f"The run in {folder} is finished already; these are its results. For another, choose --out or --seed.")
     elif (folder / run.CONFIG).exists() and given.coordinator is None:
-        raise UserError(
-            f"{folder} holds this run, unfinished. Continue it with `metatower resume {shlex.quote(str(folder))}`."
-        )
+        raise UserError(f"{folder} holds this run, unfinished. Continue it with `{resume_command(folder)}`.")
     return _execute(recipe, folder, given, ["train", *arguments])
 
 
@@ -143,9 +141,7 @@ def _execute(recipe: Any, folder: Path, given: Any, arguments: list[str]) -> int
     if given.coordinator is None and (given.processes or 1) > 1:
         from metatower.launch import launch
 
-        return launch(
-            arguments, given.processes, f"metatower resume {shlex.quote(str(folder))} --processes {given.processes}"
-        )
+        return launch(arguments, given.processes, f"{resume_command(folder)} --processes {given.processes}")
     from metatower.evaluation import tables
     from metatower.evaluation.conclusion import Conclusion
     from metatower.recipes import run
@@ -376,7 +372,7 @@ def _lost(error: Exception) -> int:
 
 
 def _stopped(folder: Path | None) -> int:
-    again = f" Continue with: metatower resume {shlex.quote(str(folder))}" if folder and folder.exists() else ""
+    again = f" Continue with: {resume_command(folder)}" if folder and folder.exists() else ""
     print(f"\nStopped.{again}", file=sys.stderr)
     return 130
 

@@ -32,7 +32,7 @@ class Sorts(Recipe):
     "recipe",
     [
         Sorts(),
-        Sorts(seed=3, rate=1e-7, sizes=(1,), fonts=Path("a/b"), folders=(Path("c"), Path("d")), quick=True),
+        Sorts(seed=3, rate=1e-7, sizes=(1,), fonts=Path("/a/b"), folders=(Path("/c"), Path("/d")), quick=True),
         *(recipe() for recipe in RECIPES.values()),
     ],
 )
@@ -42,6 +42,10 @@ def test_options_come_back_from_json(recipe):
     assert [type(getattr(found, each.name)) for each in dataclasses.fields(found)] == [
         type(getattr(recipe, each.name)) for each in dataclasses.fields(recipe)
     ]
+
+
+def test_a_path_means_the_same_wherever_a_run_is_continued():
+    assert Sorts(fonts=Path("a/b")).options()["fonts"] == str(Path.cwd() / "a" / "b")
 
 
 def test_options_of_another_version_are_refused():

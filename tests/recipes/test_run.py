@@ -1,6 +1,7 @@
 """Files of a finished run that somebody has damaged or changed."""
 
 import json
+import shutil
 
 import pytest
 from tests.quick import quickly_compiled
@@ -9,6 +10,7 @@ from metatower.cli import main
 from metatower.core.errors import UserError
 from metatower.recipes import find
 from metatower.recipes.run import CONFIG, SUMMARY, execute, load
+from metatower.tasks.glyphs import _own_fonts
 from metatower.training.progress import Silent
 
 
@@ -44,3 +46,20 @@ def test_options_that_were_changed_behind_the_model_are_found(finished):
     finally:
         (finished / CONFIG).write_text(kept)
     load(finished)
+
+
+def test_a_run_is_not_continued_with_other_fonts(tmp_path, quick_compile):
+    fonts, folder = tmp_path / "fonts", tmp_path / "run"
+    fonts.mkdir()
+    own = _own_fonts()
+    shutil.copy(own[0], fonts)
+    recipe = find("maml-glyphs")(steps=2, batch=2, size=12, hidden=(8,), episodes=3, fonts=fonts)
+    summary = execute(recipe, folder, Silent())
+    shutil.copy(own[1], fonts)
+    # a finished run stays what it is
+    assert execute(recipe, folder, Silent()) == summary
+    (folder / SUMMARY).unlink()
+    with pytest.raises(UserError, match="are not those it began with"):
+        execute(recipe, folder, Silent())
+    (fonts / own[1].name).unlink()
+    assert execute(recipe, folder, Silent())["results"] == summary["results"]

@@ -2,13 +2,12 @@
 
 import html
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from metatower.core.errors import UserError
+from metatower.core.errors import UserError, resume_command
 from metatower.evaluation import plots
 from metatower.evaluation.conclusion import Conclusion, Paired, Result
 from metatower.evaluation.statistics import HIGHER_IS_BETTER, SHARES
@@ -94,9 +93,7 @@ def rewrite(folder: Path, about: str) -> Path:
         UserError: it is not.
     """
     if not (folder / "summary.json").exists():
-        raise UserError(
-            f"The run in {folder} is not finished: continue it with `metatower resume {quote(str(folder))}`."
-        )
+        raise UserError(f"The run in {folder} is not finished: continue it with `{resume_command(folder)}`.")
     return write(folder, draw(folder), read_json(folder / "summary.json"), about)
 
 

@@ -17,6 +17,9 @@ from metatower.core.errors import UserError
 from metatower.evaluation.conclusion import Conclusion
 from metatower.training.progress import Progress
 
+MOST_PIXELS = 256
+"""Along a side: letters are drawn at 28 and Omniglot's at 105, so that more shows nothing new and fills the memory."""
+
 
 @dataclass(frozen=True)
 class Recipe(ABC):
@@ -54,6 +57,12 @@ class Recipe(ABC):
                 raise UserError(f"{self.name}: expected {field.name} {wrong}, got {given!r}.")
         if self.seed >= 2**32:
             raise UserError(f"{self.name}: expected seed from 0 to 2**32 - 1, got {self.seed}.")
+
+    def at_most(self, most: int, *names: str) -> None:
+        """Raises UserError if one of these options is above `most`."""
+        for name in names:
+            if getattr(self, name) > most:
+                raise UserError(f"{self.name}: expected {name} of at most {most}, got {getattr(self, name)}.")
 
     def at_least_one(self, *names: str) -> None:
         """Raises UserError if one of these options is below 1."""
@@ -101,6 +110,10 @@ class Recipe(ABC):
     def data(self) -> Tasks:
         """What the top storey's steps sample from."""
 
+    def fingerprint(self) -> str | None:
+        """A checksum of files whose content decides the bits of a run, as its options cannot; None if none do."""
+        return None
+
     def begin(self, learner: Any, folder: Path, show: Progress) -> Learner:
         """`self.learner()` as training starts from it, where that takes a training of its own first.
 
@@ -147,7 +160,7 @@ class Recipe(ABC):
         return inspect.cleandoc(cls.__doc__ or cls.name)
 
     def options(self) -> dict[str, Any]:
-        """The options in JSON's types; `with_options` is the way back."""
+        """The options in JSON's types, paths made absolute; `with_options` is the way back."""
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
@@ -203,7 +216,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(each) for each in value]
     if isinstance(value, Path):
-        return str(value)
+        return str(value.expanduser().resolve())
     return value
 
 

@@ -2,13 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
 
 from metatower.core import Descend, Learner, Tasks, value
-from metatower.core.errors import UserError
+from metatower.core.errors import UserError, resume_command
 from metatower.core.leaves import names
 from metatower.evaluation import report
 from metatower.evaluation.conclusion import Conclusion, Curves, Rates
@@ -53,9 +52,7 @@ def diagnose(folder: Path, *, episodes: int = 200, seed: int = 0, show: Progress
     folder = Path(folder)
     recipe, learner = recipe_of(folder), load(folder)
     if not is_finished(folder):
-        raise UserError(
-            f"The run in {folder} is not finished: continue it with `metatower resume {quote(str(folder))}`."
-        )
+        raise UserError(f"The run in {folder} is not finished: continue it with `{resume_command(folder)}`.")
     if episodes < 2:
         raise UserError(f"Expected --episodes of at least 2, got {episodes}.")
     tasks = recipe.held_out()

@@ -14,9 +14,9 @@ from metatower.evaluation.norms import measured
 from metatower.learners.nearest import NearestNeighbour
 from metatower.nets.conv import ConvNet
 from metatower.nets.norm import Mode, norms, with_norm, with_running
-from metatower.recipes.base import Recipe
+from metatower.recipes.base import MOST_PIXELS, Recipe
 from metatower.tasks.episodes import Episodes, blank
-from metatower.tasks.glyphs import glyph_tasks
+from metatower.tasks.glyphs import fingerprint, glyph_tasks
 from metatower.tasks.omniglot import omniglot
 from metatower.training.progress import Progress
 
@@ -64,6 +64,7 @@ class FewShot(Recipe):
         super().check()
         counts = ("ways", "shots", "queries", "train_ways", "train_queries", "batch", "episodes", "size", "stride")
         self.at_least_one(*counts)
+        self.at_most(MOST_PIXELS, "size")
         self.above_zero("rate")
 
     @abstractmethod
@@ -89,6 +90,9 @@ class FewShot(Recipe):
 
     def held_out(self) -> Tasks:
         return self.tasks("test", self.ways, self.queries, self.shots)
+
+    def fingerprint(self) -> str | None:
+        return fingerprint() if self.on == "glyphs" else None
 
     def shaped(self) -> Tasks:
         return blank(self.ways, self.shots, self.queries, self.size)

@@ -14,10 +14,10 @@ from metatower.evaluation.episodes import adaptation_scores, episode_keys, evalu
 from metatower.evaluation.statistics import interval
 from metatower.learners.nearest import NearestNeighbour
 from metatower.nets import MLP, Supervised, cross_entropy
-from metatower.recipes.base import Recipe
+from metatower.recipes.base import MOST_PIXELS, Recipe
 from metatower.rules import adam, clip, per_step, rates_for, sgd
 from metatower.tasks.episodes import blank
-from metatower.tasks.glyphs import glyph_tasks
+from metatower.tasks.glyphs import fingerprint, glyph_tasks
 from metatower.training.progress import Progress
 
 CURVE_STEPS = 10
@@ -61,6 +61,7 @@ class MAMLGlyphs(Recipe):
     def check(self) -> None:
         super().check()
         self.at_least_one("ways", "shots", "queries", "batch", "inner_steps", "episodes", "size")
+        self.at_most(MOST_PIXELS, "size")
         self.above_zero("inner_rate", "rate")
 
     def learner(self) -> Descend:
@@ -70,6 +71,9 @@ class MAMLGlyphs(Recipe):
 
     def data(self) -> Tasks:
         return self._tasks("train")
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.fonts)
 
     def shaped(self) -> Tasks:
         return blank(self.ways, self.shots, self.queries, self.size)

@@ -11,9 +11,11 @@ from metatower.core import Descend, Objective, Selector, Tasks
 from metatower.evaluation.conclusion import Images
 from metatower.evaluation.episodes import Fixed
 from metatower.nets import MLP, Supervised, cross_entropy
+from metatower.recipes.base import MOST_PIXELS
 from metatower.recipes.optimised_maml import OptimisedMAML
 from metatower.tasks.episodes import blank
 from metatower.tasks.glyph_families import glyph_family
+from metatower.tasks.glyphs import fingerprint
 
 WAYS = 5
 """Classes per task."""
@@ -58,6 +60,10 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
     fonts: Path | None = None
     """A folder of further fonts (.ttf, .otf) to draw letters from."""
 
+    def check(self) -> None:
+        super().check()
+        self.at_most(MOST_PIXELS, "size")
+
     @property
     def metric(self) -> str:
         return "accuracy"
@@ -81,6 +87,9 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
             size=self.size,
             fonts=self.fonts,
         )
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.fonts)
 
     def shaped(self) -> Tasks:
         empty = blank(WAYS, self.shots, self.queries, self.size)

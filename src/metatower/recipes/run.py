@@ -4,14 +4,13 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import equinox as eqx
 import jax
 
 from metatower.core import Learner
-from metatower.core.errors import UserError
+from metatower.core.errors import UserError, resume_command
 from metatower.evaluation import report
 from metatower.evaluation.conclusion import Conclusion
 from metatower.recipes.base import Recipe
@@ -50,8 +49,10 @@ def execute(
     learner, data = recipe.build()
     make_folder(folder)
     check_config(recipe, folder)
+    config = describe(recipe)
     if not (folder / CONFIG).exists():
-        write_json(folder / CONFIG, describe(recipe))
+        write_json(folder / CONFIG, config)
+    _check_files(config, folder)
     with stopwatch(folder) as seconds:
         if not (folder / MODEL).exists():
             learner = recipe.begin(learner, folder, show)
@@ -68,7 +69,7 @@ def execute(
             )
             with new_folder((folder / MODEL).parent) as temporary:
                 model = recipe.finish(recipe.artefact(learner, state), show)
-                save_arrays(temporary / Path(MODEL).name, model, describe(recipe), record=CONFIG)
+                save_arrays(temporary / Path(MODEL).name, model, config, record=CONFIG)
         with sole_user(folder):
             clean(folder)
             if not (folder / CONCLUSION).exists():
@@ -93,6 +94,7 @@ def describe(recipe: Recipe) -> dict[str, Any]:
         "options": recipe.options(),
         "versions": checkpoint.versions(),
         "seed": recipe.seed,
+        "files": recipe.fingerprint(),
     }
 
 
@@ -108,8 +110,7 @@ def is_finished(folder: Path) -> bool:
     summary = read_json(file)
     if missing := [name for name in ("recipe", "seconds", "seed", "results") if name not in summary]:
         raise UserError(
-            f"{file} is damaged: it has no {missing[0]!r}. Delete it, and "
-            f"`metatower resume {quote(str(folder))}` writes it again."
+            f"{file} is damaged: it has no {missing[0]!r}. Delete it, and `{resume_command(folder)}` writes it again."
         )
     return True
 
@@ -151,7 +152,17 @@ def check_config(recipe: Recipe, folder: Path) -> None:
     if other:
         raise UserError(
             f"{folder} holds a run with other options: {', '.join(other)}. Choose another --out, or continue that "
-            f"one with `metatower resume {quote(str(folder))}`."
+            f"one with `{resume_command(folder)}`."
+        )
+
+
+def _check_files(config: dict[str, Any], folder: Path) -> None:
+    """Refuses to continue a run when the files that it reads have changed since it began."""
+    before = read_json(folder / CONFIG).get("files")
+    if before is not None and before != config["files"]:
+        raise UserError(
+            f"The files that the run in {folder} reads (fonts) are not those it began with, so it cannot be continued "
+            "to the same result. Put them back as they were, or train again with another --out."
         )
 
 
@@ -177,9 +188,7 @@ def load(path: Path | str) -> Learner:
     recipe = recipe_of(folder)
     file = folder / Path(MODEL).name
     if not file.exists():
-        raise UserError(
-            f"{folder} holds no trained model yet. Finish its training with `metatower resume {quote(str(folder))}`."
-        )
+        raise UserError(f"{folder} holds no trained model yet. Finish its training with `{resume_command(folder)}`.")
 
     def build():
         learner = recipe.learner()

@@ -108,18 +108,27 @@ def glyphs(fonts: Path | str | None = None) -> Glyphs:
     Raises:
         UserError: the folder cannot be read or holds no fonts, or a font file is damaged.
     """
-    files = _own_fonts() + ([] if fonts is None else _fonts_in(Path(fonts)))
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(hashlib.sha256(_bytes(file)).digest())
-    tag = f"{_RENDERER} {SIZE} {INK} {LEAST_FONTS} {unicodedata.unidata_version} {features.version('freetype2')}"
-    digest.update(tag.encode())
-    arrays = cached(f"glyphs-{digest.hexdigest()[:24]}", lambda: _draw_all(files))
+    files = _files(fonts)
+    arrays = cached(f"glyphs-{fingerprint(fonts)}", lambda: _draw_all(files))
     return Glyphs(
         **{name: arrays[name] for name in ("images", "count", "font", "script", "character")},
         scripts=tuple(arrays["scripts"].tolist()),
         fonts=tuple(file.name for file in files),
     )
+
+
+def fingerprint(fonts: Path | str | None = None) -> str:
+    """A checksum that changes whenever a drawing of `glyphs(fonts)` may.
+
+    Raises:
+        UserError: the folder cannot be read or holds no fonts.
+    """
+    digest = hashlib.sha256()
+    for file in _files(fonts):
+        digest.update(hashlib.sha256(_bytes(file)).digest())
+    tag = f"{_RENDERER} {SIZE} {INK} {LEAST_FONTS} {unicodedata.unidata_version} {features.version('freetype2')}"
+    digest.update(tag.encode())
+    return digest.hexdigest()[:24]
 
 
 def glyph_tasks(
@@ -147,6 +156,10 @@ def glyph_tasks(
         raise UserError(f"Expected a split of {', '.join(SPLITS)}; got {split!r}.")
     letters = glyphs(fonts).select(SPLITS[split], min_fonts=shots + queries)
     return Episodes(resized(letters.images, size), letters.count, ways, shots, queries, rotations)
+
+
+def _files(fonts: Path | str | None) -> list[Path]:
+    return _own_fonts() + ([] if fonts is None else _fonts_in(Path(fonts)))
 
 
 def _own_fonts() -> list[Path]:
