@@ -1,5 +1,6 @@
 import contextlib
 import io
+import json
 import re
 from pathlib import Path
 
@@ -27,3 +28,48 @@ def test_files_that_a_page_names_exist(page):
         r"`((?:docs|examples|learners|rules|gradients|recipes|tests|core|tasks|nets)/[\w./-]*)`", text
     ):
         assert any((place / name).exists() for place in places), name
+
+
+def results(name: str) -> dict:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def table_under(heading: str) -> list[list[str]]:
+    """The rows of the first table below a heading of the README, its head left out."""
+    below = (ROOT / "README.md").read_text().split(f"## {heading}\n")[1]
+    lines = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE)
+    assert lines
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines[0].splitlines()[2:]]
+
+
+def test_the_main_jobs_table_is_that_of_its_file():
+    found = results("optimised-maml")
+    rows = {row["name"]: row for row in found["results"] if row["metric"] == "accuracy"}
+    paired = {row["against"]: row for row in found["paired"] if row["metric"] == "accuracy"}
+    table = table_under("The main job")
+    assert len(table) == len(rows)
+    for name, mean, between, better in table:
+        name = name.split(",")[0] if name.startswith("default") else name
+        row = rows[name]
+        lo, hi = row["ci95"]
+        assert (mean, between) == (f"{100 * row['mean']:.1f}", f"[{100 * lo:.1f}, {100 * hi:.1f}]")
+        if name in paired:
+            lo, hi = paired[name]["ci95"]
+            expected = f"{100 * paired[name]['difference']:+.1f} [{100 * lo:+.1f}, {100 * hi:+.1f}]"
+            assert better == expected + (": no gain here" if lo <= 0 else "")
+
+
+def test_the_table_of_plain_maml_is_that_of_its_files():
+    for what, mean, between, beside in table_under("Plain MAML"):
+        recipe, _, metric = what.partition(", ")
+        rows = [row for row in results(recipe)["results"] if row["metric"] == metric.split()[0]]
+        name = f"MAML, {metric.removeprefix('loss ')}".replace("1 steps", "1 step") if "loss" in metric else "MAML"
+        row = next(row for row in rows if row["name"] == name)
+        scale, digits = (1, 3) if "loss" in metric else (100, 1)
+        lo, hi = row["ci95"]
+        assert mean == f"{scale * row['mean']:.{digits}f}"
+        assert between == f"[{scale * lo:.{digits}f}, {scale * hi:.{digits}f}]"
+        number, _, other = beside.partition(" ")
+        others = [each for each in rows if each["name"].startswith(other) and metric.split("after")[-1] in each["name"]]
+        others = others or [each for each in rows if each["name"] == other]
+        assert number == f"{scale * others[0]['mean']:.{digits}f}"
