@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metatower.core import Task, Tasks
-from metatower.nets.supervised import Examples
 from metatower.tasks.chance import distinct, uniforms
+from metatower.tasks.episodes import labelled
 
 
 class FeatureTasks(Tasks):
@@ -30,10 +30,4 @@ class FeatureTasks(Tasks):
         count = np.full(classes, vectors, np.int32) if self.count is None else self.count
         pick, order = uniforms(key, (2, self.ways), (self.ways, 2, self.shots + self.queries))
         chosen = distinct(pick, classes)
-        x = self.vectors[chosen[:, None], distinct(order, jnp.asarray(count)[chosen])]
-        label = jnp.arange(self.ways, dtype=jnp.int32)
-
-        def examples(part):
-            return Examples(part.reshape(-1, part.shape[-1]), jnp.repeat(label, part.shape[1]), ways=label >= 0)
-
-        return Task(examples(x[:, : self.shots]), examples(x[:, self.shots :]))
+        return labelled(self.vectors[chosen[:, None], distinct(order, jnp.asarray(count)[chosen])], self.shots)

@@ -27,6 +27,6 @@ def _few_programs():
     # imported here: what is imported before the tests begin goes without the checks of its annotations
     from metatower.training.runtime import forget_programs
 
-    forget_programs()
+    forget_programs(above=8_000)
     # what it would leave to all tests after it, in this process
     assert not jax.config.read("jax_disable_most_optimizations"), "a test left the optimisations of XLA switched off"

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from metatower.core import Task, Tasks
 from metatower.core.errors import UserError
@@ -74,13 +74,17 @@ class Episodes(Tasks):
         pictures = self.images.at[chosen[:, None], drawing].get(mode="promise_in_bounds")
         if turns is not None:
             pictures = _turned(pictures, turns)
-        x = pictures.astype(jnp.float32) / 255
-        label = jnp.arange(self.ways, dtype=jnp.int32)
+        return labelled(pictures.astype(jnp.float32) / 255, self.shots)
 
-        def examples(part):
-            return Examples(part.reshape(-1, *part.shape[2:]), jnp.repeat(label, part.shape[1]), ways=label >= 0)
 
-        return Task(examples(x[:, : self.shots]), examples(x[:, self.shots :]))
+def labelled(x: Float[Array, "ways each *shape"], shots: int) -> Task:
+    """A task of examples sorted by class: the first `shots` of each to learn from, the rest to be judged on."""
+    label = jnp.arange(len(x), dtype=jnp.int32)
+
+    def examples(part):
+        return Examples(part.reshape(-1, *part.shape[2:]), jnp.repeat(label, part.shape[1]), ways=label >= 0)
+
+    return Task(examples(x[:, :shots]), examples(x[:, shots:]))
 
 
 def check_enough(count: Int[np.ndarray, " classes"], shots: int, queries: int, names: list[str] | None = None) -> None:

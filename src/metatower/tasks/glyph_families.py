@@ -16,9 +16,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from metatower.core import Task, Tasks
 from metatower.core.errors import UserError
-from metatower.nets.supervised import Examples
 from metatower.tasks.attributes import ATTRIBUTES, NAMES, NOISE_LENGTH, noise_table, ranges, render, softened
 from metatower.tasks.chance import integer, ranks, shuffled, uniforms
+from metatower.tasks.episodes import labelled
 from metatower.tasks.glyphs import SPLITS, glyphs
 
 CHARACTER = "character"
@@ -106,13 +106,7 @@ class GlyphTasks(Tasks):
             self.inverted,
             size,
         ).reshape(ways, each, size, size)
-        label = jnp.arange(ways, dtype=jnp.int32)[:, None]
-
-        def examples(part, number):
-            y = jnp.broadcast_to(label, (ways, number)).reshape(-1)
-            return Examples(part.reshape(-1, size, size), y, ways=label[:, 0] >= 0)
-
-        return Task(examples(pictures[:, :shots], shots), examples(pictures[:, shots:], each - shots))
+        return labelled(pictures, shots)
 
 
 class GlyphFamily(Tasks):
