@@ -4,7 +4,7 @@
 given), `--python` the interpreter that the former made; where there is none, it is made first (in `~/.cache/metatower-
 peers`). For each configuration metatower and all peers run in turn, each in a process of its own, and this for several
 rounds; medians over rounds of the medians of each process count. That the meta-gradients agree is checked first, in
-float64 and, for the convolutions, on fewer tasks (`SMALLER`).
+float64.
 
 Beside the ratios stand the shares of two limits of this machine, measured in the same run: `of matmul` is the
 step's floating-point operations over those of large matrix products in the same time on all cores; `of memory` the
@@ -36,8 +36,6 @@ TARGETS = {
     "conv-pool 8 5 1 15": (2, 2),
 }
 """NET META STEPS SHOT QUERY: the ratios aimed at, to the best peer and to learn2learn."""
-SMALLER = {"conv-stride 32": "conv-stride 4", "conv-pool 8": "conv-pool 2"}
-"""Fewer tasks for the check of the gradients, which in float64 takes long."""
 
 
 def ours(configuration: str) -> dict:
@@ -56,8 +54,6 @@ def theirs(peer: str, configuration: str, given) -> dict:
 
 def agreement(configuration: str, python: str) -> float:
     """How far our meta-gradient is from PyTorch's, in float64."""
-    for many, few in SMALLER.items():
-        configuration = configuration.replace(many, few)
     return _json([sys.executable, "-m", "benchmarks.agreement", python, *configuration.split()])["gradient_error"]
 
 
