@@ -19,7 +19,7 @@ from metatower.training.progress import Progress, Silent
 
 _STREAM = 0x6576616C
 """Folded into the seed, so that no evaluation shares its keys with a training run of the same seed."""
-EXAMPLES = 4000
+EXAMPLES = 1000
 """Of all tasks that are judged at the same time."""
 _SHOWN = ("loss", "accuracy")
 
@@ -65,7 +65,7 @@ def evaluate(
         tasks: what it is judged on; at storey 2 its tasks are pairs of `Tasks`.
         episodes: how many.
         seed: chooses the episodes.
-        chunk: episodes worked on at the same time; if None 10 whole runs, or up to 50 tasks of some thousand examples
+        chunk: episodes worked on at the same time; if None 10 whole runs, or up to 50 tasks of a thousand examples
             in all.
         show: how progress is shown; silent if None.
         title: the name of this job there.
