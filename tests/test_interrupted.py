@@ -58,6 +58,12 @@ def until(process: subprocess.Popen, folder: Path, pattern: str) -> bool:
     raise AssertionError(f"no {pattern} in {folder}")
 
 
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory) -> Path:
+    """Where all runs of this file keep what they compile."""
+    return tmp_path_factory.mktemp("programs")
+
+
 # many checkpoints, none thinned out by time
 OFTEN = ["--checkpoint-every", "0", "--progress", "plain"]
 
@@ -97,10 +103,10 @@ MAIN_JOB_AT = {
 @pytest.mark.parametrize(
     ("job", "moments"), [(SINUSOID, SINUSOID_AT), pytest.param(MAIN_JOB, MAIN_JOB_AT, marks=pytest.mark.slow)]
 )
-def test_killed_at_every_stage_and_resumed_it_ends_with_the_same_bits(job, moments, cache, tmp_path):
+def test_killed_at_every_stage_and_resumed_it_ends_with_the_same_bits(job, moments, programs, tmp_path):
     straight, folder = tmp_path / "straight", tmp_path / "run"
-    ended(start("train", *job, "--out", str(straight), *OFTEN, cache=cache), 0)
-    process, interrupted = start("train", *job, "--out", str(folder), *OFTEN, cache=cache), 0
+    ended(start("train", *job, "--out", str(straight), *OFTEN, cache=programs), 0)
+    process, interrupted = start("train", *job, "--out", str(folder), *OFTEN, cache=programs), 0
     for moment, how in moments.items():
         if until(process, folder, moment):
             process.send_signal(how)
@@ -114,7 +120,7 @@ def test_killed_at_every_stage_and_resumed_it_ends_with_the_same_bits(job, momen
                 process.communicate()
             assert not (folder / "summary.json").exists()
             spent = json.loads((folder / "elapsed.json").read_text())["seconds"] if moment == "plots/*" else 0
-            process = start("resume", str(folder), *OFTEN, cache=cache)
+            process = start("resume", str(folder), *OFTEN, cache=programs)
     ended(process, 0)
     assert interrupted == len(moments)
     assert_same(folder, straight)
@@ -123,11 +129,11 @@ def test_killed_at_every_stage_and_resumed_it_ends_with_the_same_bits(job, momen
     assert not list(folder.rglob("*.tmp-*"))
 
 
-def test_a_disk_that_fills_up(cache, tmp_path):
+def test_a_disk_that_fills_up(programs, tmp_path):
     """A limit on the size of files makes the writing of one fail half-way, as a full disk does."""
     pytest.importorskip("resource")
     folder = tmp_path / "run"
-    text = ended(start("train", *SINUSOID, "--out", str(folder), *OFTEN, cache=cache, most=20_000), 2)
+    text = ended(start("train", *SINUSOID, "--out", str(folder), *OFTEN, cache=programs, most=20_000), 2)
     assert "Cannot write" in text
     assert "Traceback" not in text
     assert not list(folder.rglob("*.tmp-*"))

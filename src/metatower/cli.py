@@ -110,8 +110,8 @@ def _train(arguments: list[str]) -> int:
     given = _parse(
         _with_recipe(recipe_class, Training), rest, f"train {name}", recipe_class.about(), TRAIN.format(name)
     )
-    recipe = given.recipe
-    folder = given.out or Path("runs") / f"{name}-{recipe.seed}"
+    recipe = given.recipe.anywhere()
+    folder = (given.out or Path("runs") / f"{name}-{recipe.seed}").expanduser()
 
     from metatower.recipes import run
 
@@ -286,7 +286,8 @@ def _compare(arguments: list[str]) -> int:
     minutes = given.budget if given.budget is not None else 5.0 if given.quick else 25.0
     asked = Asked(given.families, given.only, given.seeds, minutes, given.quick)
     asked.check()
-    folder = given.out or Path("runs") / f"compare-{Path(given.families).stem}{'-quick' * given.quick}"
+    name = f"compare-{Path(given.families).stem}{'-quick' * given.quick}"
+    folder = (given.out or Path("runs") / name).expanduser()
     setup()
     command = shlex.join(["metatower", "compare", *arguments])
     try:

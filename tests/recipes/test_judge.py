@@ -168,6 +168,13 @@ def test_glyphs_are_made_to_fit(model, capsys):
     assert "Hebrew" in found["notes"][0]
 
 
+@pytest.mark.parametrize("shots", ["1", "5"])
+def test_of_letters_as_many_are_judged_as_there_are(shots, capsys):
+    weights = str(Path(recipes.__file__).parents[1] / "weights" / "prototypical-omniglot")
+    found = evaluated(capsys, weights, "--tasks", "glyphs", "--shots", shots)
+    assert "Hebrew" in found["notes"][0]
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("recipe", [Pictures(), Above()])
 def test_omniglot(recipe, model, capsys):
@@ -197,7 +204,7 @@ def test_what_does_not_fit_is_one_sentence(arguments, words, model, capsys):
 def test_folders_that_do_not_do(model, pictures, capsys):
     folder = model(Pictures())
     where = ["--tasks", f"folder:{pictures}"]
-    assert "'class 0' has 5 pictures" in complaint(capsys, folder, *where, "--shots", "5")
+    assert "'class 0' has 5 pictures, and shots and queries, 5 + 1" in complaint(capsys, folder, *where, "--shots", "5")
     (pictures / "class 3" / "1.png").write_bytes(b"\x89PNG no more")
     assert "class 3/1.png is damaged" in complaint(capsys, folder, *where)
     (pictures / "class 3" / "1.png").unlink()

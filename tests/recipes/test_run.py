@@ -24,13 +24,22 @@ def finished(tmp_path_factory):
 
 def test_a_damaged_summary_is_one_sentence_and_can_be_made_again(finished, capsys):
     before = json.loads((finished / SUMMARY).read_text())
-    (finished / SUMMARY).write_text("{}")
-    for command in ("report", "resume"):
-        assert main([command, str(finished)]) == 2
-        assert "is damaged: it has no 'recipe'. Delete it" in " ".join(capsys.readouterr().err.split())
+    for content, missing in ({}, "recipe"), ({**before, "recipe": 1}, "recipe"), ({**before, "results": 5}, "results"):
+        (finished / SUMMARY).write_text(json.dumps(content))
+        for command in ("report", "resume"):
+            assert main([command, str(finished)]) == 2
+            assert f"is damaged: it has no '{missing}'. Delete it" in " ".join(capsys.readouterr().err.split())
     (finished / SUMMARY).unlink()
     assert main(["resume", str(finished), "--progress", "silent"]) == 0
     assert json.loads((finished / SUMMARY).read_text())["results"] == before["results"]
+
+
+@pytest.mark.parametrize("command", ["resume", "report", "diagnose"])
+def test_the_folder_of_a_model_is_no_run(finished, command, tmp_path, capsys):
+    shutil.copytree(finished / "model", tmp_path / "model")
+    assert main([command, str(tmp_path / "model")]) == 2
+    assert "is the folder of a model" in " ".join(capsys.readouterr().err.split())
+    assert sorted(each.name for each in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
 
 
 def test_options_that_were_changed_behind_the_model_are_found(finished):

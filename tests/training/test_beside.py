@@ -86,6 +86,8 @@ def compile_and_wait():
 try:
     with beside(compile_and_wait):
         print("waiting", flush=True)
+        if {inside}:
+            time.sleep(60)
 except KeyboardInterrupt:
     sys.exit(3)
 """
@@ -94,8 +96,9 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize(
     ("presses", "depth", "code", "rest"), [(1, 100, 3, "done\n"), (2, 3000, 130, "")], ids=["once", "twice"]
 )
-def test_ctrl_c_while_the_compiler_works_ends_the_process_and_crashes_nothing(presses, depth, code, rest):
-    program = [sys.executable, "-c", INTERRUPTED.format(depth=depth)]
+@pytest.mark.parametrize("inside", [False, True])
+def test_ctrl_c_while_the_compiler_works_ends_the_process_and_crashes_nothing(presses, depth, code, rest, inside):
+    program = [sys.executable, "-c", INTERRUPTED.format(depth=depth, inside=inside)]
     run = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdout is not None
     assert run.stdout.readline() == "waiting\n"
@@ -105,5 +108,5 @@ def test_ctrl_c_while_the_compiler_works_ends_the_process_and_crashes_nothing(pr
     out, said = run.communicate(timeout=60)
     assert run.returncode == code, said
     assert out == rest
-    assert "Stopping after the program that is being compiled" in said
+    assert "Waiting for the program that is being compiled" in said
     assert "terminate" not in said

@@ -17,8 +17,8 @@ from metatower.core.errors import UserError
 from metatower.evaluation.conclusion import Conclusion
 from metatower.training.progress import Progress
 
-MOST_PIXELS = 256
-"""Along a side: letters are drawn at 28 and Omniglot's at 105, so that more shows nothing new and fills the memory."""
+LEAST_PIXELS, MOST_PIXELS = 4, 256
+"""Along a side. Letters are drawn at 28 and Omniglot's at 105, so that more shows nothing new and fills the memory."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,10 @@ class Recipe(ABC):
         if self.seed >= 2**32:
             raise UserError(f"{self.name}: expected seed from 0 to 2**32 - 1, got {self.seed}.")
 
-    def at_most(self, most: int, *names: str) -> None:
-        """Raises UserError if one of these options is above `most`."""
-        for name in names:
-            if getattr(self, name) > most:
-                raise UserError(f"{self.name}: expected {name} of at most {most}, got {getattr(self, name)}.")
+    def pictures_of(self, size: int) -> None:
+        """Raises UserError if pictures of so many pixels a side are too small or too large."""
+        if not LEAST_PIXELS <= size <= MOST_PIXELS:
+            raise UserError(f"{self.name}: expected size from {LEAST_PIXELS} to {MOST_PIXELS} pixels, got {size}.")
 
     def at_least_one(self, *names: str) -> None:
         """Raises UserError if one of these options is below 1."""
@@ -154,13 +153,19 @@ class Recipe(ABC):
         """The artefact on fresh tasks of its own kind: what `metatower evaluate` does where `acts` is true."""
         raise NotImplementedError(f"{self.name}: the tasks are examples, which `recipes.judge` handles.")
 
+    def anywhere(self) -> "Recipe":
+        """The same, with paths that mean the same in every working directory."""
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        paths = {name: path.expanduser().absolute() for name, path in given.items() if isinstance(path, Path)}
+        return dataclasses.replace(self, **paths)
+
     @classmethod
     def about(cls) -> str:
         """The docstring."""
         return inspect.cleandoc(cls.__doc__ or cls.name)
 
     def options(self) -> dict[str, Any]:
-        """The options in JSON's types, paths made absolute; `with_options` is the way back."""
+        """The options in JSON's types; `with_options` is the way back."""
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
@@ -216,7 +221,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(each) for each in value]
     if isinstance(value, Path):
-        return str(value.expanduser().resolve())
+        return str(value)
     return value
 
 

@@ -14,7 +14,7 @@ from metatower.evaluation.norms import measured
 from metatower.learners.nearest import NearestNeighbour
 from metatower.nets.conv import ConvNet
 from metatower.nets.norm import Mode, norms, with_norm, with_running
-from metatower.recipes.base import MOST_PIXELS, Recipe
+from metatower.recipes.base import Recipe
 from metatower.tasks.episodes import Episodes, blank
 from metatower.tasks.glyphs import fingerprint, glyph_tasks
 from metatower.tasks.omniglot import omniglot
@@ -62,9 +62,9 @@ class FewShot(Recipe):
 
     def check(self) -> None:
         super().check()
-        counts = ("ways", "shots", "queries", "train_ways", "train_queries", "batch", "episodes", "size", "stride")
+        counts = ("ways", "shots", "queries", "train_ways", "train_queries", "batch", "episodes", "stride")
         self.at_least_one(*counts)
-        self.at_most(MOST_PIXELS, "size")
+        self.pictures_of(self.size)
         self.above_zero("rate")
 
     @abstractmethod

@@ -156,7 +156,7 @@ def _source(name: str, takes: Takes, recipe: Recipe, given: dict[str, int], seed
     if name.startswith(FOLDER):
         return _own_pictures(Path(name.removeprefix(FOLDER)).expanduser(), takes, "queries" in given, seed)
     if name in IMAGES:
-        return _pictures(name, takes)
+        return _pictures(name, takes, "queries" in given)
     raise UserError(
         f"There are no tasks {name!r}. Choose from {', '.join((HELD_OUT, *IMAGES, *FUNCTIONS))}, or folder:PATH."
     )
@@ -179,11 +179,11 @@ def _functions(name: str, takes: Takes) -> tuple[Tasks, str, str]:
     return Pooled(family), "task", f"{words}, mixed."
 
 
-def _pictures(name: str, takes: Takes) -> tuple[Tasks, str, str]:
+def _pictures(name: str, takes: Takes, queries_given: bool) -> tuple[Tasks, str, str]:
     from metatower.tasks.arrays import resized
     from metatower.tasks.episodes import Episodes
     from metatower.tasks.glyph_families import glyph_family, script_family
-    from metatower.tasks.glyphs import SPLITS, glyphs
+    from metatower.tasks.glyphs import LEAST_FONTS, SPLITS, glyphs
     from metatower.tasks.omniglot import alphabet_family, omniglot
     from metatower.tasks.pooled import Pooled
 
@@ -206,7 +206,9 @@ def _pictures(name: str, takes: Takes) -> tuple[Tasks, str, str]:
         words = "Omniglot's 20 evaluation alphabets: a distribution is the letters of one alphabet in one transform."
         return alphabet_family("test", size=size, **layout), "distribution", words
     if name == "glyphs":
-        letters = glyphs().select(SPLITS["test"], min_fonts=takes.shots + takes.queries)
+        if not queries_given:  # every letter has so many drawings, and few have more
+            layout["queries"] = min(takes.queries, max(1, LEAST_FONTS - takes.shots))
+        letters = glyphs().select(SPLITS["test"], min_fonts=takes.shots + layout["queries"])
         episodes = Episodes(resized(letters.images, size), letters.count, **layout)
         return episodes, "task", f"{episodes.classes} letters of the scripts {scripts}."
     episodes = omniglot("test", "alphabets", rotations=False, size=size, **layout)
@@ -218,9 +220,7 @@ def _own_pictures(folder: Path, takes: Takes, queries_given: bool, seed: int) ->
 
     images, labels, names = read_folder(folder, size=takes.size, grey=len(takes.shape) == 2)
     counts = np.bincount(labels)
-    queries = takes.queries
-    if not queries_given and counts.min() > takes.shots:
-        queries = min(queries, int(counts.min()) - takes.shots)
+    queries = takes.queries if queries_given else min(takes.queries, max(1, int(counts.min()) - takes.shots))
     layout: dict[str, Any] = {"ways": takes.ways, "shots": takes.shots, "queries": queries}
     where = f"{len(images):,} pictures of {len(names)} classes in {folder}, resized to {takes.size} x {takes.size}"
     if not takes.height:

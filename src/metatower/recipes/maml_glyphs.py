@@ -14,7 +14,7 @@ from metatower.evaluation.episodes import adaptation_scores, episode_keys, evalu
 from metatower.evaluation.statistics import interval
 from metatower.learners.nearest import NearestNeighbour
 from metatower.nets import MLP, Supervised, cross_entropy
-from metatower.recipes.base import MOST_PIXELS, Recipe
+from metatower.recipes.base import Recipe
 from metatower.rules import adam, clip, per_step, rates_for, sgd
 from metatower.tasks.episodes import blank
 from metatower.tasks.glyphs import fingerprint, glyph_tasks
@@ -60,8 +60,8 @@ class MAMLGlyphs(Recipe):
 
     def check(self) -> None:
         super().check()
-        self.at_least_one("ways", "shots", "queries", "batch", "inner_steps", "episodes", "size")
-        self.at_most(MOST_PIXELS, "size")
+        self.at_least_one("ways", "shots", "queries", "batch", "inner_steps", "episodes")
+        self.pictures_of(self.size)
         self.above_zero("inner_rate", "rate")
 
     def learner(self) -> Descend:

@@ -11,7 +11,6 @@ from metatower.core import Descend, Objective, Selector, Tasks
 from metatower.evaluation.conclusion import Images
 from metatower.evaluation.episodes import Fixed
 from metatower.nets import MLP, Supervised, cross_entropy
-from metatower.recipes.base import MOST_PIXELS
 from metatower.recipes.optimised_maml import OptimisedMAML
 from metatower.tasks.episodes import blank
 from metatower.tasks.glyph_families import glyph_family
@@ -62,7 +61,7 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
 
     def check(self) -> None:
         super().check()
-        self.at_most(MOST_PIXELS, "size")
+        self.pictures_of(self.size)
 
     @property
     def metric(self) -> str:

@@ -46,9 +46,9 @@ def execute(
             _check_model(recipe, folder)
         return read_json(folder / SUMMARY)
     # what can be refused is refused before anything is written
+    check_config(recipe, folder)
     learner, data = recipe.build()
     make_folder(folder)
-    check_config(recipe, folder)
     config = describe(recipe)
     if not (folder / CONFIG).exists():
         write_json(folder / CONFIG, config)
@@ -102,17 +102,28 @@ def is_finished(folder: Path) -> bool:
     """Whether a run in this folder is complete.
 
     Raises:
-        UserError: its summary is damaged.
+        UserError: its summary is damaged, or the folder is that of a model.
     """
+    check_is_run(folder)
     file = Path(folder) / SUMMARY
     if not file.exists():
         return False
     summary = read_json(file)
-    if missing := [name for name in ("recipe", "seconds", "seed", "results") if name not in summary]:
+    kinds = {"recipe": str, "seconds": int | float, "seed": int, "results": list}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(summary.get(name), kind)]:
         raise UserError(
-            f"{file} is damaged: it has no {missing[0]!r}. Delete it, and `{resume_command(folder)}` writes it again."
+            f"{file} is damaged: it has no {wrong[0]!r}. Delete it, and `{resume_command(folder)}` writes it again."
         )
     return True
+
+
+def check_is_run(folder: Path) -> None:
+    """Raises UserError if this is the folder of a model, in which a run would write over it."""
+    if (Path(folder) / Path(MODEL).name).exists():
+        raise UserError(
+            f"{folder} is the folder of a model, and not of the run that made it. `metatower evaluate {folder}` judges "
+            "the model."
+        )
 
 
 def recipe_of(folder: Path) -> Recipe:
@@ -140,6 +151,7 @@ def check_config(recipe: Recipe, folder: Path) -> None:
     Raises:
         UserError: another recipe, other options, or files that are not of a run.
     """
+    check_is_run(folder)
     if not (folder / CONFIG).exists():
         if folder.is_dir() and any(not each.name.startswith(".") for each in folder.iterdir()):
             raise UserError(f"{folder} is not empty and holds no run. Choose another folder with --out.")
@@ -161,8 +173,9 @@ def _check_files(config: dict[str, Any], folder: Path) -> None:
     before = read_json(folder / CONFIG).get("files")
     if before is not None and before != config["files"]:
         raise UserError(
-            f"The files that the run in {folder} reads (fonts) are not those it began with, so it cannot be continued "
-            "to the same result. Put them back as they were, or train again with another --out."
+            f"The pictures that the run in {folder} reads are not those it began with (other fonts, or another version "
+            "of what draws them), so it cannot be continued to the same result. Put these back as they were, or train "
+            "again with another --out."
         )
 
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from metatower.core.errors import UserError
 from metatower.tasks.arrays import resized
-from metatower.tasks.cache import cached
+from metatower.tasks.cache import cached, checksum
 from metatower.tasks.episodes import Episodes
 
 SIZE = 28
@@ -108,8 +108,13 @@ def glyphs(fonts: Path | str | None = None) -> Glyphs:
     Raises:
         UserError: the folder cannot be read or holds no fonts, or a font file is damaged.
     """
-    files = _files(fonts)
-    arrays = cached(f"glyphs-{fingerprint(fonts)}", lambda: _draw_all(files))
+    files = _own_fonts() + ([] if fonts is None else _fonts_in(Path(fonts)))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(hashlib.sha256(_bytes(file)).digest())
+    tag = f"{_RENDERER} {SIZE} {INK} {LEAST_FONTS} {unicodedata.unidata_version} {features.version('freetype2')}"
+    digest.update(tag.encode())
+    arrays = cached(f"glyphs-{digest.hexdigest()[:24]}", lambda: _draw_all(files))
     return Glyphs(
         **{name: arrays[name] for name in ("images", "count", "font", "script", "character")},
         scripts=tuple(arrays["scripts"].tolist()),
@@ -118,17 +123,14 @@ def glyphs(fonts: Path | str | None = None) -> Glyphs:
 
 
 def fingerprint(fonts: Path | str | None = None) -> str:
-    """A checksum that changes whenever a drawing of `glyphs(fonts)` may.
+    """A checksum of all letters and drawings of `glyphs(fonts)`, whatever the fonts are called and where they are.
 
     Raises:
-        UserError: the folder cannot be read or holds no fonts.
+        UserError: as `glyphs`.
     """
-    digest = hashlib.sha256()
-    for file in _files(fonts):
-        digest.update(hashlib.sha256(_bytes(file)).digest())
-    tag = f"{_RENDERER} {SIZE} {INK} {LEAST_FONTS} {unicodedata.unidata_version} {features.version('freetype2')}"
-    digest.update(tag.encode())
-    return digest.hexdigest()[:24]
+    found = glyphs(fonts)
+    names = ("images", "count", "font", "script", "character")
+    return checksum({name: getattr(found, name) for name in names})[:24]
 
 
 def glyph_tasks(
@@ -156,10 +158,6 @@ def glyph_tasks(
         raise UserError(f"Expected a split of {', '.join(SPLITS)}; got {split!r}.")
     letters = glyphs(fonts).select(SPLITS[split], min_fonts=shots + queries)
     return Episodes(resized(letters.images, size), letters.count, ways, shots, queries, rotations)
-
-
-def _files(fonts: Path | str | None) -> list[Path]:
-    return _own_fonts() + ([] if fonts is None else _fonts_in(Path(fonts)))
 
 
 def _own_fonts() -> list[Path]:

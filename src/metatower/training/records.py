@@ -63,7 +63,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         lines = Path(path).read_bytes().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith(b"\n")]
     except (OSError, ValueError) as error:
-        raise UserError(f"Cannot read {path} ({error}). `metatower train --out` writes it.") from error
+        raise UserError(f"Cannot read {path} ({error}): it is not as training has written it.") from error
 
 
 def shortest(number: Any) -> Any:
