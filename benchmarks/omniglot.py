@@ -144,7 +144,8 @@ def page(content: dict) -> str:
             f"Written by `{content['command']}`; versions and machine are in `benchmarks/results/omniglot.json`.",
             f"Accuracy on {EPISODES:,} test tasks per seed, the task being the unit of replication. Norms `running` "
             "and `support` judge each query by itself; `transductive` ones see all queries of a task, as the papers of "
-            "the gradient-based methods do. A published number is reached if the mean is not below it.",
+            "the gradient-based methods do. A published number is reached if the mean is not below it. Seconds are "
+            "upper bounds, as machines did other work at the same time.",
             "",
             HEAD,
             *(line(row) for row in content["rows"]),
