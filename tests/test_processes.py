@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -92,6 +93,23 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     # checkpoints are of whatever steps the clock made them at
     names = [sorted(path.name for path in folder.iterdir() if "checkpoint" not in path.name) for folder in folders]
     assert names[0] == names[1]
+
+
+def test_processes_that_were_started_otherwise_say_so(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        where = f"localhost:{free.getsockname()[1]}"
+    runs = []
+    for process, seed in ("0", "0"), ("1", "1"):
+        given = ["--seed", seed, "--coordinator", where, "--processes", "2", "--process", process]
+        command = [*RUN, "--out", str(tmp_path / "run"), *given]
+        runs.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    for run in runs:
+        _, said = run.communicate(timeout=200)
+        assert run.returncode == 2, said
+        assert "The processes of this run differ in their options" in said
+        assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

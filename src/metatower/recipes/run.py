@@ -15,8 +15,9 @@ from metatower.evaluation import report
 from metatower.evaluation.conclusion import Conclusion
 from metatower.recipes.base import Recipe
 from metatower.training import checkpoint
-from metatower.training.files import clean, make_folder, new_folder, read_json, sole_user, write_json
+from metatower.training.files import clean, make_folder, new_folder, read_json, sole_user, to_json, write_json
 from metatower.training.loop import train
+from metatower.training.processes import all_have
 from metatower.training.progress import Progress, Silent
 from metatower.training.store import load_arrays, save_arrays
 
@@ -48,8 +49,13 @@ def execute(
     # what can be refused is refused before anything is written
     check_config(recipe, folder)
     learner, data = recipe.build()
-    make_folder(folder)
     config = describe(recipe)
+    if not all_have(to_json([config["recipe"], config["options"], config["files"]])):
+        raise UserError(
+            "The processes of this run differ in their options or in the pictures they read (other fonts, or another "
+            "version of what draws them). Start all with the same command, on machines with the same files."
+        )
+    make_folder(folder)
     if not (folder / CONFIG).exists():
         write_json(folder / CONFIG, config)
     _check_files(config, folder)

@@ -5,6 +5,7 @@ the same state. So only the first needs to keep files: the others work in a copy
 """
 
 import ctypes
+import hashlib
 import os
 import shutil
 import signal
@@ -88,6 +89,16 @@ def agree(number: int, wish: bool) -> tuple[int, bool]:
 
     found = np.asarray(multihost_utils.process_allgather(np.array([number, wish], np.int32)))
     return int(found[0, 0]), bool(found[:, 1].any())
+
+
+def all_have(text: str) -> bool:
+    """Whether this text is the same in all processes; the same answer in all of them."""
+    if jax.process_count() == 1:
+        return True
+    from jax.experimental import multihost_utils
+
+    mine = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.int32)
+    return len(np.unique(multihost_utils.process_allgather(mine), axis=0)) == 1
 
 
 @contextmanager
