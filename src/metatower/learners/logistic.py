@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from metatower.core import value
 from metatower.core.leaves import constant_unless_array
 from metatower.learners.features import FeatureLearner, unit, with_one
+from metatower.learners.posdef import solve
 
 
 class LogisticRegression(FeatureLearner):
@@ -22,7 +23,7 @@ class LogisticRegression(FeatureLearner):
 
     as scikit-learn does with C = 1 / penalty, by Newton steps with a fixed bound of the curvature instead of the
     curvature itself (Böhning 1992, "Multinomial logistic regression algorithm", section 3): every step descends, and
-    all of them share one factorisation. Differentiable, so that it lifts.
+    all of them share one inverse. Differentiable, so that it lifts.
 
     Args:
         net: gives the features.
@@ -45,12 +46,13 @@ class LogisticRegression(FeatureLearner):
         share = weight / count
         penalty = value(self.penalty) / count * jnp.ones(x.shape[1], x.dtype).at[-1].set(0.0)
         # ½ (I − 1/K) bounds the curvature of log-softmax, and ½ I bounds that
-        bound = jax.scipy.linalg.cho_factor(0.5 * x.T @ (share[:, None] * x) + jnp.diag(penalty + 1e-6))
+        bound = 0.5 * x.T @ (share[:, None] * x) + jnp.diag(penalty + 1e-6)
+        back = solve(bound, jnp.eye(len(bound), dtype=x.dtype))
 
         def newton(w, _):
             p = jax.nn.softmax(jnp.where(ways, x @ w, -jnp.inf))
             slope = x.T @ (share[:, None] * p - own / count) + penalty[:, None] * w
-            return w - jax.scipy.linalg.cho_solve(bound, slope), None
+            return w - back @ slope, None
 
         blank = jnp.zeros((x.shape[1], own.shape[1]), x.dtype)
         return jax.lax.scan(newton, blank, length=self.iterations)[0]

@@ -13,6 +13,7 @@ from metatower.core.keys import fork
 from metatower.envs.protocol import Discrete, Environment
 from metatower.envs.trial import Seen, Trial, World
 from metatower.learners.acting import Agent, play
+from metatower.learners.posdef import solve
 from metatower.nets.policy import Policy
 from metatower.rules import sgd
 
@@ -103,7 +104,7 @@ class PolicyReturn(Objective):
         features = jnp.concatenate(parts, axis=-1) * live[..., None]
         rows = features.reshape(number * time, -1)
         square = rows.T @ rows + 1e-3 * jnp.eye(rows.shape[1])
-        return features @ jnp.linalg.solve(square, rows.T @ (to_go * live).reshape(-1))
+        return features @ solve(square, rows.T @ (to_go * live).reshape(-1))
 
 
 class Reflex(Agent):

@@ -3,13 +3,13 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metatower.core import Positive, value
 from metatower.core.leaves import constant_unless_array
 from metatower.learners.features import FeatureLearner, with_one
+from metatower.learners.posdef import solve
 
 
 class R2D2(FeatureLearner):
@@ -61,4 +61,4 @@ def _weighted(features, own):
 
 
 def _solve(gram, penalty, y):
-    return jax.scipy.linalg.solve(gram + penalty * jnp.eye(len(gram), dtype=gram.dtype), y, assume_a="pos")
+    return solve(gram + penalty * jnp.eye(len(gram), dtype=gram.dtype), y)
