@@ -59,17 +59,21 @@ def test_the_main_jobs_table_is_that_of_its_file():
             assert better == expected + (": no gain here" if lo <= 0 else "")
 
 
+PLAIN = {
+    "loss after 1 step": ("MAML, after 1 step", "pretrained on all waves, after 1 step (rate 0.03)", 1, 3),
+    "loss after 5 steps": ("MAML, after 5 steps", "pretrained on all waves, after 5 steps (rate 0.03)", 1, 3),
+    "accuracy in %": ("MAML", "nearest neighbour on pixels", 100, 1),
+}
+"""What a row of the README's table is called in its file, and the baseline beside it; scale and digits."""
+
+
 def test_the_table_of_plain_maml_is_that_of_its_files():
-    for what, mean, between, beside in table_under("Plain MAML"):
-        recipe, _, metric = what.partition(", ")
-        rows = [row for row in results(recipe)["results"] if row["metric"] == metric.split()[0]]
-        name = f"MAML, {metric.removeprefix('loss ')}".replace("1 steps", "1 step") if "loss" in metric else "MAML"
-        row = next(row for row in rows if row["name"] == name)
-        scale, digits = (1, 3) if "loss" in metric else (100, 1)
-        lo, hi = row["ci95"]
-        assert mean == f"{scale * row['mean']:.{digits}f}"
-        assert between == f"[{scale * lo:.{digits}f}, {scale * hi:.{digits}f}]"
-        number, _, other = beside.partition(" ")
-        others = [each for each in rows if each["name"].startswith(other) and metric.split("after")[-1] in each["name"]]
-        others = others or [each for each in rows if each["name"] == other]
-        assert number == f"{scale * others[0]['mean']:.{digits}f}"
+    table = table_under("Plain MAML")
+    assert len(table) == len(PLAIN)
+    for what, mean, between, beside in table:
+        recipe, label = what.split(", ")
+        name, other, scale, digits = PLAIN[label]
+        rows = {row["name"]: row for row in results(recipe)["results"] if row["metric"] == label.split()[0]}
+        said = [f"{scale * number:.{digits}f}" for number in (rows[name]["mean"], *rows[name]["ci95"])]
+        assert [mean, between] == [said[0], f"[{said[1]}, {said[2]}]"]
+        assert beside.startswith(f"{scale * rows[other]['mean']:.{digits}f} {other.split(',')[0]}")

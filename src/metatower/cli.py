@@ -110,7 +110,7 @@ def _train(arguments: list[str]) -> int:
     given = _parse(
         _with_recipe(recipe_class, Training), rest, f"train {name}", recipe_class.about(), TRAIN.format(name)
     )
-    recipe = given.recipe.anywhere()
+    recipe = given.recipe.with_absolute_paths()
     folder = (given.out or Path("runs") / f"{name}-{recipe.seed}").expanduser()
 
     from metatower.recipes import run

@@ -45,9 +45,9 @@ def test_options_come_back_from_json(recipe):
 
 
 def test_a_path_means_the_same_wherever_a_run_is_continued():
-    assert Sorts(fonts=Path("a/b")).anywhere().fonts == Path.cwd() / "a" / "b"
-    assert Sorts(fonts=Path("~/b")).anywhere() == Sorts(fonts=Path.home() / "b")
-    assert Sorts(fonts=Path("/a/b")).anywhere() == Sorts(fonts=Path("/a/b"))
+    assert Sorts(fonts=Path("a/b")).with_absolute_paths().fonts == Path.cwd() / "a" / "b"
+    assert Sorts(fonts=Path("~/b")).with_absolute_paths() == Sorts(fonts=Path.home() / "b")
+    assert Sorts(fonts=Path("/a/b")).with_absolute_paths() == Sorts(fonts=Path("/a/b"))
 
 
 def test_options_of_another_version_are_refused():

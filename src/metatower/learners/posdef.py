@@ -10,7 +10,8 @@ from jax.lax import fori_loop
 from jaxtyping import Array, Float
 
 SMALL = 256
-"""Rows up to which LAPACK is not called; for larger ones it is far faster, and less of a batch fits in memory."""
+"""Rows up to which LAPACK is not called. Elimination goes through the whole matrix for every row, which would take too
+long for larger ones; there two devices may still wait for ever."""
 
 
 def solve(a: Float[Array, "n n"], b: Float[Array, "n *columns"]) -> Float[Array, "n *columns"]:

@@ -58,7 +58,7 @@ class Recipe(ABC):
         if self.seed >= 2**32:
             raise UserError(f"{self.name}: expected seed from 0 to 2**32 - 1, got {self.seed}.")
 
-    def pictures_of(self, size: int) -> None:
+    def check_pixels(self, size: int) -> None:
         """Raises UserError if pictures of so many pixels a side are too small or too large."""
         if not LEAST_PIXELS <= size <= MOST_PIXELS:
             raise UserError(f"{self.name}: expected size from {LEAST_PIXELS} to {MOST_PIXELS} pixels, got {size}.")
@@ -110,7 +110,7 @@ class Recipe(ABC):
         """What the top storey's steps sample from."""
 
     def fingerprint(self) -> str | None:
-        """A checksum of files whose content decides the bits of a run, as its options cannot; None if none do."""
+        """A checksum of what is read on this machine and decides a run's bits beside its options; None: nothing is."""
         return None
 
     def begin(self, learner: Any, folder: Path, show: Progress) -> Learner:
@@ -153,7 +153,7 @@ class Recipe(ABC):
         """The artefact on fresh tasks of its own kind: what `metatower evaluate` does where `acts` is true."""
         raise NotImplementedError(f"{self.name}: the tasks are examples, which `recipes.judge` handles.")
 
-    def anywhere(self) -> "Recipe":
+    def with_absolute_paths(self) -> "Recipe":
         """The same, with paths that mean the same in every working directory."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         paths = {name: path.expanduser().absolute() for name, path in given.items() if isinstance(path, Path)}

@@ -64,7 +64,7 @@ class FewShot(Recipe):
         super().check()
         counts = ("ways", "shots", "queries", "train_ways", "train_queries", "batch", "episodes", "stride")
         self.at_least_one(*counts)
-        self.pictures_of(self.size)
+        self.check_pixels(self.size)
         self.above_zero("rate")
 
     @abstractmethod

@@ -206,8 +206,7 @@ def _pictures(name: str, takes: Takes, queries_given: bool) -> tuple[Tasks, str,
         words = "Omniglot's 20 evaluation alphabets: a distribution is the letters of one alphabet in one transform."
         return alphabet_family("test", size=size, **layout), "distribution", words
     if name == "glyphs":
-        if not queries_given:  # every letter has so many drawings, and few have more
-            layout["queries"] = min(takes.queries, max(1, LEAST_FONTS - takes.shots))
+        layout["queries"] = _queries(takes, queries_given, LEAST_FONTS)  # every letter has so many, and few have more
         letters = glyphs().select(SPLITS["test"], min_fonts=takes.shots + layout["queries"])
         episodes = Episodes(resized(letters.images, size), letters.count, **layout)
         return episodes, "task", f"{episodes.classes} letters of the scripts {scripts}."
@@ -215,12 +214,17 @@ def _pictures(name: str, takes: Takes, queries_given: bool) -> tuple[Tasks, str,
     return episodes, "task", f"{episodes.classes} letters of Omniglot's 20 evaluation alphabets, upright."
 
 
+def _queries(takes: Takes, given: bool, pictures: int) -> int:
+    """Queries of each class: as asked for, else as in training or as many as so many pictures allow."""
+    return takes.queries if given else min(takes.queries, max(1, pictures - takes.shots))
+
+
 def _own_pictures(folder: Path, takes: Takes, queries_given: bool, seed: int) -> tuple[Tasks, str, str]:
     from metatower.tasks.arrays import from_arrays, read_folder
 
     images, labels, names = read_folder(folder, size=takes.size, grey=len(takes.shape) == 2)
     counts = np.bincount(labels)
-    queries = takes.queries if queries_given else min(takes.queries, max(1, int(counts.min()) - takes.shots))
+    queries = _queries(takes, queries_given, int(counts.min()))
     layout: dict[str, Any] = {"ways": takes.ways, "shots": takes.shots, "queries": queries}
     where = f"{len(images):,} pictures of {len(names)} classes in {folder}, resized to {takes.size} x {takes.size}"
     if not takes.height:

@@ -61,7 +61,7 @@ class MAMLGlyphs(Recipe):
     def check(self) -> None:
         super().check()
         self.at_least_one("ways", "shots", "queries", "batch", "inner_steps", "episodes")
-        self.pictures_of(self.size)
+        self.check_pixels(self.size)
         self.above_zero("inner_rate", "rate")
 
     def learner(self) -> Descend:

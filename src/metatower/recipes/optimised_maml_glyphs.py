@@ -61,7 +61,7 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
 
     def check(self) -> None:
         super().check()
-        self.pictures_of(self.size)
+        self.check_pixels(self.size)
 
     @property
     def metric(self) -> str:

@@ -50,7 +50,7 @@ def execute(
     check_config(recipe, folder)
     learner, data = recipe.build()
     config = describe(recipe)
-    if not all_have(to_json([config["recipe"], config["options"], config["files"]])):
+    if not all_have(to_json([config["recipe"], config["options"], config["data"]])):
         raise UserError(
             "The processes of this run differ in their options or in the pictures they read (other fonts, or another "
             "version of what draws them). Start all with the same command, on machines with the same files."
@@ -58,7 +58,7 @@ def execute(
     make_folder(folder)
     if not (folder / CONFIG).exists():
         write_json(folder / CONFIG, config)
-    _check_files(config, folder)
+    _check_data(config, folder)
     with stopwatch(folder) as seconds:
         if not (folder / MODEL).exists():
             learner = recipe.begin(learner, folder, show)
@@ -100,7 +100,7 @@ def describe(recipe: Recipe) -> dict[str, Any]:
         "options": recipe.options(),
         "versions": checkpoint.versions(),
         "seed": recipe.seed,
-        "files": recipe.fingerprint(),
+        "data": recipe.fingerprint(),
     }
 
 
@@ -110,7 +110,7 @@ def is_finished(folder: Path) -> bool:
     Raises:
         UserError: its summary is damaged, or the folder is that of a model.
     """
-    check_is_run(folder)
+    _check_is_run(folder)
     file = Path(folder) / SUMMARY
     if not file.exists():
         return False
@@ -123,7 +123,7 @@ def is_finished(folder: Path) -> bool:
     return True
 
 
-def check_is_run(folder: Path) -> None:
+def _check_is_run(folder: Path) -> None:
     """Raises UserError if this is the folder of a model, in which a run would write over it."""
     if (Path(folder) / Path(MODEL).name).exists():
         raise UserError(
@@ -157,7 +157,6 @@ def check_config(recipe: Recipe, folder: Path) -> None:
     Raises:
         UserError: another recipe, other options, or files that are not of a run.
     """
-    check_is_run(folder)
     if not (folder / CONFIG).exists():
         if folder.is_dir() and any(not each.name.startswith(".") for each in folder.iterdir()):
             raise UserError(f"{folder} is not empty and holds no run. Choose another folder with --out.")
@@ -174,10 +173,10 @@ def check_config(recipe: Recipe, folder: Path) -> None:
         )
 
 
-def _check_files(config: dict[str, Any], folder: Path) -> None:
-    """Refuses to continue a run when the files that it reads have changed since it began."""
-    before = read_json(folder / CONFIG).get("files")
-    if before is not None and before != config["files"]:
+def _check_data(config: dict[str, Any], folder: Path) -> None:
+    """Refuses to continue a run when what it reads has changed since it began."""
+    before = read_json(folder / CONFIG).get("data")
+    if before is not None and before != config["data"]:
         raise UserError(
             f"The pictures that the run in {folder} reads are not those it began with (other fonts, or another version "
             "of what draws them), so it cannot be continued to the same result. Put these back as they were, or train "
