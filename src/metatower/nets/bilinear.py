@@ -1,6 +1,7 @@
 """Products that bring their own derivatives, and another way to compute them for a batch of each factor."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -85,11 +86,18 @@ def _transpose(cotangent, a, b, *, which, evaluate, direct, apart):
 
 def _batch(operands, axes, *, which, evaluate, direct, apart):
     size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
-    if which != SECOND and axes[1] is None:
+    if apart is not None and which != SECOND and axes[1] is None:
         rows = jnp.moveaxis(operands[0], axes[0], 0)
         out = _bind(which, rows.reshape(-1, *rows.shape[2:]), operands[1], direct, apart)
         return out.reshape(*rows.shape[:2], *out.shape[1:]), 0
-    return jax.vmap(apart[which], axes, axis_size=size)(*operands), 0
+    # a product still, so that derivatives that are taken after the batch go by the same maps
+    each = (batching.bdim_at_front(x, axis, size) for x, axis in zip(operands, axes, strict=True))
+    return _bind(which, *each, _batched(direct if apart is None else apart), None), 0
+
+
+@cache
+def _batched(maps: Product) -> Product:
+    return Product(*(jax.vmap(each) for each in maps))
 
 
 ad.primitive_jvps[_product] = _jvp

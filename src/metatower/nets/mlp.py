@@ -6,6 +6,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metatower.nets.dense import dense
+
 
 class Linear(eqx.Module):
     """x W + b, on a batch. Weights and biases start uniform in ±scale/√inputs (LeCun et al. 1998)."""
@@ -20,7 +22,7 @@ class Linear(eqx.Module):
         self.bias = jax.random.uniform(key_bias, (outputs,), minval=-bound, maxval=bound)
 
     def __call__(self, x: Float[Array, "n inputs"]) -> Float[Array, "n outputs"]:
-        return x @ self.weight + self.bias
+        return dense(x, self.weight) + self.bias
 
 
 class MLP(eqx.Module):
