@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
+from metatower.tasks.chance import settled
+
 Range = tuple[float, float]
 
 
@@ -104,16 +106,15 @@ def render(
     v_0 = 0.5 - sine * value["x"] - cosine * value["y"]
     coefficients = [width * u_x, width * u_y, width * u_0, height * sine, height * cosine, height * v_0]
     coefficients += [0.3 * value["weight"] - 0.45, value["ink"], value["background"], 0.05 * jnp.exp2(value["grain"])]
-    # without the barrier XLA works all of this out again for every pixel
-    coefficients, which = jax.lax.optimization_barrier((jnp.stack(coefficients), which * (height * width)))
+    coefficients, which = settled(jnp.stack(coefficients)), settled(which.astype(jnp.float32)).astype(jnp.int32)
+    which = which * (height * width)
     u_x, u_y, u_0, v_x, v_y, v_0, weight, ink, background, grain = coefficients[:, :, None, None]
     middle = (jnp.arange(size, dtype=jnp.float32) + 0.5) / size - 0.5
     x, y = middle[None, None, :], middle[None, :, None]
     u = u_x * x + u_y * y + u_0
     v = v_x * x + v_y * y + v_0
-    column = jnp.clip(u, 0, width - 1).astype(jnp.int32)
-    row = jnp.clip(v, 0, height - 1).astype(jnp.int32)
-    at = which[:, None, None] + row * width + column
+    column, row = jnp.floor(jnp.clip(u, 0, width - 1)), jnp.floor(jnp.clip(v, 0, height - 1))
+    at = which[:, None, None] + settled(row * width + column).astype(jnp.int32)
     shade = images.reshape(-1).at[at].get(mode="promise_in_bounds").astype(jnp.float32) * (1 / 255)
     shape = jnp.clip((shade + weight) * 2.5 + 0.5, 0, 1)
     shape = jnp.where(shade > 0.02, shape, 0.0)  # however fat: no ink where there is none

@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metatower.core.keys import mix
 
+ROW = 8
+
 
 def uniforms(key: PRNGKeyArray, *shapes: tuple[int, ...]) -> list[Float[Array, "..."]]:
     """Independent uniform numbers of at least 0 and below 1, an array for each shape. Use a key for one call only."""
@@ -20,12 +22,25 @@ def uniforms(key: PRNGKeyArray, *shapes: tuple[int, ...]) -> list[Float[Array, "
     bits = mix(position * jnp.uint32(0x9E3779B9) + words[0] + jnp.uint32(0x7F4A7C15))
     for word in words[1:]:
         bits = mix(bits + word + jnp.uint32(0x9E3779B9))
-    numbers = (bits >> 8).astype(jnp.float32) * (1 / (1 << 24))
+    numbers = settled((bits >> 8).astype(jnp.float32) * (1 / (1 << 24)))
     out, start = [], 0
     for shape, size in zip(shapes, sizes, strict=True):
         out.append(numbers[start : start + size].reshape(shape))
         start += size
     return out
+
+
+def settled(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The same finite numbers, which a CPU then works out once.
+
+    XLA puts what leads to a number into every loop that reads it: a hash is done again for each pixel of a picture, and
+    its barrier does not last until then. No loop takes in a matrix product, and one with the identity is exact.
+    """
+    if jax.default_backend() != "cpu":
+        return x
+    flat = jnp.pad(x.reshape(-1), (0, -x.size % ROW)).reshape(-1, ROW)
+    once = jnp.matmul(flat, jnp.eye(ROW, dtype=x.dtype), precision=jax.lax.Precision.HIGHEST)
+    return once.reshape(-1)[: x.size].reshape(x.shape)
 
 
 def integer(chance: Float[Array, "*shape"], below: Int[Array, "..."] | int) -> Int[Array, "*shape"]:
