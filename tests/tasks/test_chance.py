@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metatower.tasks.chance import distinct, integer, ranks, shuffled, uniforms
+from metatower.tasks.chance import distinct, integer, ranks, settled, shuffled, uniforms
 
 MANY = jax.vmap(lambda key: uniforms(key, (6,), (2, 3)))
 
@@ -42,6 +42,14 @@ def test_same_key_same_numbers_other_key_others():
 def test_other_generators_are_served_too():
     (numbers,) = uniforms(jax.random.key(3, impl="rbg"), (1000,))
     assert abs(float(jnp.mean(numbers)) - 0.5) < 0.05
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (8,), (5, 7, 2)])
+def test_settled_numbers_are_the_same_to_the_last_bit(shape):
+    x = jax.random.normal(jax.random.key(0), (4, *shape)) * 10.0 ** jax.random.randint(
+        jax.random.key(1), (4, *shape), -30, 30
+    )
+    np.testing.assert_array_equal(jax.jit(jax.vmap(settled))(x), x)
 
 
 def test_integer_never_reaches_its_bound():
