@@ -26,10 +26,10 @@ class OptimisedMAMLFunctions(OnFunctions, OptimisedMAML):
 
     name: ClassVar[str] = "optimised-maml-functions"
 
-    steps: int = 800
+    steps: int = 1000
     pooled_steps: int = 20_000
-    pooled_extra: int = 68_000
-    searched: int = 340
+    pooled_extra: int = 85_000
+    searched: int = 425
     searched_on: int = 40
     inner_rate: float = 0.01
     # pooled MAML comes to adapt either by biases or by the last weights alone, as starts and rounding have it, and the
