@@ -32,7 +32,7 @@ from metatower import (
 )
 from metatower.core import Gradient, Rule, pick, put
 from metatower.core.keys import fork
-from metatower.envs import Discrete, Environment, Step, Worlds
+from metatower.envs import Discrete, Solvable, Step, Worlds
 from metatower.gradients import (
     NRES,
     PES,
@@ -163,7 +163,7 @@ class Blobs(Tasks):
         return Task(*(Examples(part.reshape(-1, 2), y, ways=jnp.ones(3, bool)) for part in (x[:, :2], x[:, 2:])))
 
 
-class Guess(Environment):
+class Guess(Solvable):
     """Guess a hidden number twice, out of three: pays minus the square of the error."""
 
     widest: Array
@@ -186,6 +186,13 @@ class Guess(Environment):
     def step(self, key, state, action, task):
         state = state + 1
         return state, Step(state[None], -((task - action) ** 2), jnp.asarray(False), jnp.asarray(False))
+
+    def solve(self, task):
+        pay = -((task - jnp.arange(3)) ** 2)
+        return pay - jnp.max(pay)
+
+    def shortfall(self, solution, state, moves):
+        return solution
 
 
 class Stretched(Tasks):
@@ -361,8 +368,10 @@ CLASSIFIERS: dict[str, Callable[[], Learner]] = {
 AGENTS: dict[str, Callable[[], Learner]] = {
     "rl2": lambda: rl2(guess(), key=key(7), size=3, steps=2),
     "rl2, minimal gates": lambda: rl2(guess(), key=key(7), size=3, memory="mingru"),
+    "rl2, attention": lambda: rl2(guess(), key=key(7), size=3, memory="attention"),
     "ppo": lambda: PPO(rl2(guess(), key=key(7), size=3), clip(adam(0.01)), 2, trials=4, epochs=2, minibatches=2),
     "ppo, endless": lambda: PPO(rl2(guess(), key=key(7), size=3), sgd(0.01), 2, 4, entropy=number(0.1), endless=True),
+    "ppo, regret": lambda: PPO(rl2(guess(), key=key(7), size=3), sgd(0.01), 2, 4, entropy=number(0.1), signal="regret"),
     "maml_rl": lambda: maml_rl(guess(), key=key(7), rate=number(0.1), hidden=(3,), trajectories=3, baseline="time"),
     "random arm": lambda: RandomArm(3, number(1.0)),
     "greedy": lambda: Greedy(3, number(1.0)),

@@ -143,9 +143,11 @@ def test_values_cross_the_ends_of_episodes_and_those_of_trials_only_if_endless(e
     np.testing.assert_allclose(lesson.returned[:, 3], played.outcome.reward[:, 3] + end, rtol=1e-4, atol=1e-5)
 
 
-def test_ppo_learns_a_bandit_and_judges_it_on_fresh_trials():
+@pytest.mark.parametrize("signal", ["reward", "regret"])
+def test_ppo_learns_a_bandit_and_judges_it_on_fresh_trials(signal):
     environment = BernoulliBandit(2)
-    trainer = PPO(rl2(environment, key=key(0), size=16), clip(adam(1e-2), 0.5), 6, trials=128, minibatches=2, trace=0.3)
+    how = {"trials": 128, "minibatches": 2, "trace": 0.3, "signal": signal}
+    trainer = PPO(rl2(environment, key=key(0), size=16), clip(adam(1e-2), 0.5), 6, **how)
     step = eqx.filter_jit(lambda state, k: trainer.update(state, Worlds(environment), key=k))
     state = trainer.start(key=key(0))
     for k in jax.random.split(jax.random.key(1), 60):
@@ -195,9 +197,11 @@ def test_evolution_trains_it_with_no_further_code():
     assert loss(state) < -0.9
 
 
-def test_shared_between_devices_a_step_is_the_same():
+@pytest.mark.parametrize("signal", ["reward", "regret"])
+def test_shared_between_devices_a_step_is_the_same(signal):
     environment = BernoulliBandit(3)
-    trainer = PPO(rl2(environment, key=key(0), size=4), sgd(0.5), 4, trials=12, epochs=2, minibatches=2, judged=6)
+    how = {"trials": 12, "epochs": 2, "minibatches": 2, "judged": 6, "signal": signal}
+    trainer = PPO(rl2(environment, key=key(0), size=4), sgd(0.5), 4, **how)
     shared = shard(trainer, 3)
     assert isinstance(shared, Sharded)
     assert shared.tower.shared is not None

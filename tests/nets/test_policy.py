@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from metatower.core import put
-from metatower.nets import GRU, ActorCritic, Categorical, Gaussian
+from metatower.nets import GRU, ActorCritic, Categorical, Gaussian, LinearAttention
 from metatower.nets.recurrent import MEMORIES
 
 
@@ -19,10 +19,14 @@ def test_all_inputs_at_once_are_as_one_by_one(name):
         said.append(y)
     end, together = memory.over(memory.start(), x)
     np.testing.assert_allclose(together, jnp.stack(said), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(end, state, rtol=1e-5, atol=1e-6)
+    for one, other in zip(jax.tree.leaves(end), jax.tree.leaves(state), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    # and what is remembered is all that counts
+    middle, first = memory.over(memory.start(), x[:3])
+    np.testing.assert_allclose(jnp.concatenate([first, memory.over(middle, x[3:])[1]]), together, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "remembers"), [("gru", True), ("mingru", True), ("none", False)])
+@pytest.mark.parametrize(("name", "remembers"), [("gru", True), ("mingru", True), ("attention", True), ("none", False)])
 def test_who_remembers(name, remembers):
     memory = MEMORIES[name](3, 5, key=jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (4, 3))
@@ -41,10 +45,35 @@ def test_a_gru_by_hand():
     np.testing.assert_allclose(second, 0.5 * np.tanh(h) + 0.5 * h, rtol=1e-6)
 
 
+def test_linear_attention_reads_shrunk_means_of_what_was_written_at_its_key():
+    # two keys, told apart sharply by the sign of x₁; the value is x₂ of the same input
+    layer = LinearAttention(2, 2, key=jax.random.key(0), layers=1, heads=1).layers[0]
+    sharp, none = jnp.array([[50.0, -50.0], [0.0, 0.0]]), jnp.zeros((2, 2))
+    zero, plain = jnp.zeros(2), jnp.array([[0.0, 0.0], [0.0, 1.0]])
+    layer = put(
+        layer,
+        [
+            *(jnp.concatenate([sharp, none]), zero),
+            *(jnp.concatenate([plain, none]), zero),
+            *(jnp.zeros((4, 2)), zero + 1),
+            *(sharp, zero),
+            *(jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), zero),  # the value and the count are what is said
+            *(jnp.zeros((2, 4)), jnp.zeros(4)),
+            *(jnp.zeros((4, 2)), zero),
+        ],
+    )
+    x = jnp.array([[1.0, 3.0], [-1.0, 5.0], [1.0, 7.0]])
+    said, store = layer(jnp.zeros(2), jnp.zeros((1, 2, 3)), x)
+    # at the first key: 3 of 1 write, then 3 + 7 of 2 writes, with one more in the denominator; at the other 5 of 1
+    np.testing.assert_allclose(said - x, [[3 / 2, 1 / 2], [5 / 2, 1 / 2], [10 / 3, 2 / 3]], rtol=1e-6)
+    np.testing.assert_allclose(store[0, :, 1:], [[10, 2], [5, 1]], rtol=1e-6)
+
+
 def test_distributions_are_those_of_scipy():
     p = np.array([0.2, 0.5, 0.3])
     categorical = Categorical(jnp.log(p))
     np.testing.assert_allclose(categorical.log_probability(jnp.array(2)), np.log(0.3), rtol=1e-6)
+    np.testing.assert_allclose(categorical.log_probabilities(), np.log(p), rtol=1e-6)
     np.testing.assert_allclose(categorical.entropy(), stats.entropy(p), rtol=1e-6)
     assert categorical.mode() == 1
     drawn = jax.vmap(categorical.sample)(jax.random.split(jax.random.key(0), 4000))
@@ -74,5 +103,5 @@ def test_actor_and_critic_give_the_same_one_by_one(discrete):
 
 
 def test_an_unknown_memory_is_answered():
-    with pytest.raises(ValueError, match="one of gru, mingru, none, got 'lstm'"):
+    with pytest.raises(ValueError, match="one of gru, mingru, attention, none, got 'lstm'"):
         ActorCritic(3, 2, key=jax.random.key(0), memory="lstm")

@@ -12,6 +12,7 @@ from metatower.envs.pendulum import Pendulum as Pendulum
 from metatower.envs.protocol import Box as Box
 from metatower.envs.protocol import Discrete as Discrete
 from metatower.envs.protocol import Environment as Environment
+from metatower.envs.protocol import Solvable as Solvable
 from metatower.envs.protocol import Step as Step
 from metatower.envs.trial import Outcome as Outcome
 from metatower.envs.trial import Seen as Seen

@@ -4,11 +4,11 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from metatower.envs.protocol import Discrete, Environment, Step
+from metatower.envs.protocol import Discrete, Solvable, Step
 from metatower.tasks.chance import uniforms
 
 
-class BernoulliBandit(Environment):
+class BernoulliBandit(Solvable):
     """k arms, p_i ~ U[low, high] each; a pull of arm i pays 1 with probability p_i, else 0. An episode is one pull.
 
     Duan et al. 2016, "RL²: Fast reinforcement learning via slow reinforcement learning",
@@ -52,3 +52,10 @@ class BernoulliBandit(Environment):
         p = task[action]
         reward = jnp.where(jnp.isnan(p), p, (chance < p).astype(p.dtype))
         return state, Step(jnp.zeros((0,)), reward, jnp.asarray(True), jnp.asarray(False))
+
+    def solve(self, task: Float[Array, " k"]) -> Float[Array, " k"]:
+        return task - jnp.max(task)
+
+    def shortfall(self, solution: Float[Array, " k"], state: None, moves: Int[Array, ""]) -> Float[Array, " k"]:
+        del state, moves
+        return solution

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metatower.core.keys import fork
-from metatower.envs.protocol import Discrete, Environment, Step, running
+from metatower.envs.protocol import Discrete, Solvable, Step, running
 from metatower.tasks.chance import uniforms
 
 
@@ -19,7 +19,7 @@ class MDP(eqx.Module):
     """Probabilities, of each next state."""
 
 
-class RandomMDP(Environment):
+class RandomMDP(Solvable):
     """Mean rewards m(s, a) ~ N(1, 1), transitions flat Dirichlet, rewards N(m(s, a), 1); episodes start in state 0.
 
     Duan et al. 2016, "RL²", https://arxiv.org/abs/1611.02779, section 3.2, after Osband et al. 2013: 10 states, 5
@@ -73,8 +73,31 @@ class RandomMDP(Environment):
         state = jnp.minimum(jnp.sum(below, dtype=jnp.int32), self.states - 1)  # a sum may fall short of 1 by rounding
         return state, running(self._shown(state), reward)
 
+    def solve(self, task: MDP) -> Float[Array, "horizon state action"]:
+        worth = action_values(task, self.horizon)
+        return worth - jnp.max(worth, axis=-1, keepdims=True)
+
+    def shortfall(
+        self, solution: Float[Array, "horizon state action"], state: Int[Array, ""], moves: Int[Array, ""]
+    ) -> Float[Array, " action"]:
+        return solution[jnp.minimum(moves, self.horizon - 1), state]
+
     def _shown(self, state):
         return jax.nn.one_hot(state, self.states)
+
+
+def action_values(task: MDP, horizon: int) -> Float[Array, "horizon state action"]:
+    """What is to be expected of each action and the best ones after it, by backward induction.
+
+    Q_t(s, a) = m(s, a) + Σ P(s'|s, a) max_b Q_{t+1}(s', b), Q_horizon = 0. Exact.
+    """
+
+    def back(after, _):
+        worth = task.rewards + task.transitions @ after
+        return jnp.max(worth, axis=-1), worth
+
+    start = jnp.zeros(task.rewards.shape[0], task.rewards.dtype)
+    return jax.lax.scan(back, start, None, length=horizon, reverse=True)[1]
 
 
 def _normal(chance: Float[Array, ""]) -> Float[Array, ""]:

@@ -118,6 +118,24 @@ class Environment(eqx.Module):
         """The state after one action, and what is seen of it."""
 
 
+class Solvable(Environment):
+    """An environment with numbered actions whose optimum can be computed for each task.
+
+    A* = Q* − V* is how much less is to be expected, until the episode ends, of one action followed by the best ones
+    than of the best ones. By the performance-difference lemma (Kakade & Langford 2002, "Approximately optimal
+    approximate reinforcement learning", lemma 6.1) the expected return of an episode is, for any way of acting, V* at
+    its start plus the expected sum of A* over its steps.
+    """
+
+    @abstractmethod
+    def solve(self, task: EnvTask) -> PyTree:
+        """What `shortfall` needs to know of a task; computed once per trial."""
+
+    @abstractmethod
+    def shortfall(self, solution: PyTree, state: EnvState, moves: Int[Array, ""]) -> Float[Array, " actions"]:
+        """A* of every action, at most 0, in a state that is reached after so many `moves` of an episode."""
+
+
 def running(observation: Float[Array, "..."], reward: Float[Array, ""]) -> Step:
     """A `Step` after which the episode goes on."""
     return Step(observation, reward, jnp.asarray(False), jnp.asarray(False))

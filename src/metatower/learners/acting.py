@@ -5,6 +5,7 @@ An `Agent` learns by remembering. Its `step` plays one episode of a `World`, its
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +16,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 from metatower.core import Learner, Metrics
 from metatower.core.keys import fork, fork_at
 from metatower.envs.protocol import EnvTask
-from metatower.envs.trial import Outcome, Seen, Trial, World, select
+from metatower.envs.trial import Outcome, Seen, Trial, TrialState, World, select
 
 
 class Acting(eqx.Module):
@@ -105,28 +106,42 @@ class Played(eqx.Module):
     """What the agent says of each of its actions, `[time]` each."""
     memory: PyTree
     """What it remembers at the end."""
+    noted: Any = None
+    """What `note` said before each action, `[time, ...]`; the agent has not seen it."""
 
 
-def play(agent: Agent, trial: Trial, task: EnvTask, *, key: PRNGKeyArray) -> Played:
-    """One whole trial. What happens depends on the agent, the task and the key only: use `jax.vmap` for many."""
+def play(
+    agent: Agent,
+    trial: Trial,
+    task: EnvTask,
+    *,
+    key: PRNGKeyArray,
+    note: Callable[[TrialState], Any] | None = None,
+) -> Played:
+    """One whole trial. What happens depends on the agent, the task and the key only: use `jax.vmap` for many.
+
+    Args:
+        note: says something about the place of the trial before each action, for who watches: see `Played.noted`.
+    """
     key_begin, key_start, key_steps = fork(key, 3)
     place, seen = trial.start(key_start, task)
 
     def move(carry, index):
         place, memory, seen, over = carry
         key_act, key_move = fork(fork_at(key_steps, index), 2)
+        noted = None if note is None else note(place)
         memory, action, about = agent.decide(memory, seen, key=key_act)
         place, after, outcome = trial.step(key_move, place, action, task)
         # nothing begins after the last episode: what is seen then is its end
         last = select(outcome.over, outcome.observation, after.observation)
         after = Seen(last, after.action, after.reward, after.done)
-        return (place, memory, after, outcome.over), (seen, action, outcome, ~over, about)
+        return (place, memory, after, outcome.over), (seen, action, outcome, ~over, about, noted)
 
     carry = place, agent.begin(key=key_begin), seen, jnp.asarray(False)
     (_, memory, end, _), steps = jax.lax.scan(move, carry, jnp.arange(trial.length))
-    before, action, outcome, live, about = steps
+    before, action, outcome, live, about, noted = steps
     seen = jax.tree.map(lambda x, last: jnp.concatenate([x, last[None]]), before, end)
-    return Played(seen, action, outcome, live, about, memory)
+    return Played(seen, action, outcome, live, about, memory, noted)
 
 
 def _check(data: Any) -> None:

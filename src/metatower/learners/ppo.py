@@ -1,7 +1,8 @@
 """Proximal policy optimisation over whole trials."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -12,7 +13,8 @@ from metatower.core import Learner, Metrics, Rule, Scored, Tasks, pick, put, val
 from metatower.core.keys import fork
 from metatower.core.leaves import constant_unless_array, strong
 from metatower.core.shares import mean_over_devices, own_share
-from metatower.envs.trial import Seen, Trial
+from metatower.envs.protocol import Solvable
+from metatower.envs.trial import Seen, Trial, TrialState, World
 from metatower.learners.acting import Played, play
 from metatower.learners.rl2 import RL2
 
@@ -37,6 +39,21 @@ class PPO(Learner):
     2016 (https://arxiv.org/abs/1506.02438, equation 16), Aₜ = δₜ + γλ Aₜ₊₁, δₜ = rₜ + γ Vₜ₊₁ − Vₜ. They cross the
     ends of episodes, since what is learned in one is used in the next, and stop at the end of the trial.
 
+    With `signal="regret"`, in a `Solvable` environment, it learns from what each action is known to cost instead of
+    from sampled rewards. The expected return of a trial is the sum of V* at the starts of its episodes plus the
+    expected sum of A*(s, a) = Q*(s, a) − V*(s) over its steps (`envs.protocol.Solvable`), and the first does not depend
+    on the agent. So A* may stand for the reward, with the same optimum and, at γ = 1, the same gradient in expectation:
+    it is shaping by the potential V* (Ng, Harada & Russell 1999, "Policy invariance under reward transformations"), and
+    the expectation over what the step brings. As A* is known for all actions, it enters as its mean under the policy
+    (the all-action policy gradient of Sutton et al. 2000, theorem 1):
+
+        rₜ = Σₐ π_old(a) A*(sₜ, a),    gain of a step = clipped(ρ(aₜ), Aₜ) + Σₐ π_old(a) clipped(ρ(a), A*(sₜ, a) − rₜ)
+
+    with clipped(ρ, A) = min(ρ A, clip(ρ, 1 − ε, 1 + ε) A). Aₜ is left with what an action is worth for later actions:
+    where it led, and what was learned from it. The agent sees the same sampled rewards in either case. But training
+    uses the truth about its tasks, which simulated worlds can tell and real ones cannot; what is trained, and how it is
+    judged, know nothing of it.
+
     Its data is a `Tasks` of worlds. It is trained by `training.train` as every top storey is. Hyper-parameters follow
     the convention of all rules: a Python number is fixed, an array may be learned by the storey above; use `Evolution`
     there, as no derivative goes through the worlds.
@@ -54,6 +71,7 @@ class PPO(Learner):
         unit: rewards are counted in this, so that values are about 1.
         endless: whether a trial whose last episode was cut off (`truncated`, not `terminated`) counts as one that goes
             on, with the value of what was seen last.
+        signal: what is learned from: "reward", or "regret" with what is known of the tasks.
         steps: of one adaptation, for the storey above.
         judged: trials in one `loss`; `trials` if None.
         shared: the mesh axis over which the trials are spread; set by `metatower.core.sharding`.
@@ -75,6 +93,7 @@ class PPO(Learner):
     value: Any = eqx.field(converter=constant_unless_array, default=0.5)
     unit: float = eqx.field(static=True, default=1.0)
     endless: bool = eqx.field(static=True, default=False)
+    signal: Literal["reward", "regret"] = eqx.field(static=True, default="reward")
     steps: int = eqx.field(static=True, default=1)
     judged: int | None = eqx.field(static=True, default=None)
     shared: str | None = eqx.field(static=True, default=None)
@@ -88,6 +107,8 @@ class PPO(Learner):
                 f"PPO: {self.trials} trials do not make {self.minibatches} minibatches of equal size. "
                 "Take a number of trials that `minibatches` divides."
             )
+        if self.signal not in ("reward", "regret"):
+            raise ValueError(f"PPO: expected signal as 'reward' or 'regret', got {self.signal!r}.")
 
     @property
     def height(self) -> int:
@@ -115,7 +136,7 @@ class PPO(Learner):
     def update(self, state: Practice, data: Tasks, *, key: PRNGKeyArray) -> tuple[Practice, Metrics]:
         key_play, key_order = fork(key, 2)
         agent = self.result(state)
-        played = self._play(agent, data, key_play, self.trials)
+        played = self._play(agent, data, key_play, self.trials, watched=self.signal == "regret")
         returns = self._mean(jnp.sum(played.outcome.reward, axis=1))
         lesson = jax.lax.stop_gradient(self._lesson(agent, played))
         # every device has a part of every group, and together they have what one device would have
@@ -141,11 +162,13 @@ class PPO(Learner):
         """The agent with the leaves that `state` has reached."""
         return put(self.agent, state.leaves)
 
-    def _play(self, agent: RL2, data: Tasks, key: PRNGKeyArray, trials: int) -> Played:
+    def _play(self, agent: RL2, data: Tasks, key: PRNGKeyArray, trials: int, watched: bool = False) -> Played:
         def one(key):
             key_task, key_play = fork(key, 2)
             world = data.sample(key_task).support
-            return play(agent, Trial(world.environment, episodes=self.episodes), world.task, key=key_play)
+            trial = Trial(world.environment, episodes=self.episodes)
+            note = shortfall(world) if watched else None
+            return play(agent, trial, world.task, key=key_play, note=note)
 
         keys = own_share(fork(key, trials), self.shared)
         devices = 1 if self.shared is None else jax.lax.axis_size(self.shared)
@@ -154,7 +177,12 @@ class PPO(Learner):
         return jax.vmap(one)(keys)
 
     def _lesson(self, agent: RL2, played: Played) -> "Lesson":
-        rewards, values = played.outcome.reward / self.unit, played.about["value"]
+        values, known = played.about["value"], None
+        rewards = played.outcome.reward / self.unit
+        if played.noted is not None:
+            log_probability, short = played.about["log_probabilities"], played.noted / self.unit
+            rewards = jnp.sum(jnp.exp(log_probability) * short, axis=-1)
+            known = Known(log_probability, short - rewards[..., None])
         over, cut, end = played.outcome.over, played.outcome.truncated, jnp.zeros(len(values))
         if self.endless:
             last = jax.tree.map(lambda x: x[:, -1], played.seen)
@@ -166,17 +194,25 @@ class PPO(Learner):
         live = played.live.astype(raw.dtype)
         count = self._mean(jnp.mean(live))
         centre = self._mean(jnp.mean(raw * live)) / count
-        spread = jnp.sqrt(self._mean(jnp.mean((raw - centre) ** 2 * live)) / count)
+        square = (raw - centre) ** 2
+        if known is not None:
+            square = square + jnp.sum(jnp.exp(known.log_probability) * known.advantage**2, axis=-1)
+        spread = jnp.sqrt(self._mean(jnp.mean(square * live)) / count) + 1e-8
+        if known is not None:
+            known = dataclasses.replace(known, advantage=known.advantage / spread)
         seen = jax.tree.map(lambda x: x[:, :-1], played.seen)
-        standard = (raw - centre) / (spread + 1e-8)
-        return Lesson(seen, played.action, played.about["log_probability"], standard, raw + values, live)
+        standard = (raw - centre) / spread
+        return Lesson(seen, played.action, played.about["log_probability"], standard, raw + values, live, known)
 
     def _surrogate(self, leaves: list[Array], lesson: "Lesson") -> tuple[Float[Array, ""], Metrics]:
         policy, values = jax.vmap(put(self.agent, leaves).over)(lesson.seen)
         change = policy.log_probability(lesson.action) - lesson.log_probability
         ratio, limit = jnp.exp(change), value(self.limit)
-        clipped = jnp.clip(ratio, 1 - limit, 1 + limit)
-        gain = jnp.minimum(ratio * lesson.advantage, clipped * lesson.advantage)
+        gain = clipped(ratio, lesson.advantage, limit)
+        if lesson.known is not None:
+            before = lesson.known.log_probability
+            ratios = jnp.exp(policy.log_probabilities() - before)
+            gain = gain + jnp.sum(jnp.exp(before) * clipped(ratios, lesson.known.advantage, limit), axis=-1)
         entropy, error = policy.entropy(), 0.5 * (values - lesson.returned) ** 2
         terms = {"gain": gain, "entropy": entropy, "value error": error, "kl": ratio - 1 - change}
         steps = mean_over_devices(jnp.sum(lesson.live), self.shared)
@@ -199,6 +235,33 @@ class Lesson(eqx.Module):
     returned: Float[Array, "*steps"]
     """What the value should have been."""
     live: Float[Array, "*steps"]
+    known: "Known | None" = None
+    """What is known of all actions, where the regret is learned from."""
+
+
+class Known(eqx.Module):
+    """Of every action, `[..., actions]`: how likely it was, and what it was worth at once."""
+
+    log_probability: Float[Array, "*steps actions"]
+    advantage: Float[Array, "*steps actions"]
+    """A* less its mean under the policy that played, in the units of `Lesson.advantage`."""
+
+
+def shortfall(world: World) -> Callable[[TrialState], Float[Array, " actions"]]:
+    """A* of every action as a function of the place of a trial in this world, which is solved once."""
+    environment = world.environment
+    if not isinstance(environment, Solvable):
+        raise TypeError(
+            f"PPO: only in a `Solvable` environment is the regret known, and {type(environment).__name__} is none. "
+            'Take signal="reward", or give it the methods `solve` and `shortfall`.'
+        )
+    solution = environment.solve(world.task)
+    return lambda place: environment.shortfall(solution, place.inner, place.moves)
+
+
+def clipped(ratio: Float[Array, "*n"], advantage: Float[Array, "*n"], limit: Any) -> Float[Array, "*n"]:
+    """min(ρ A, clip(ρ, 1 − ε, 1 + ε) A): Schulman et al. 2017, equation 7, of each entry."""
+    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - limit, 1 + limit) * advantage)
 
 
 def advantages(

@@ -9,7 +9,7 @@ from metatower.core import Metrics
 from metatower.envs.protocol import Discrete, Environment
 from metatower.envs.trial import Seen
 from metatower.learners.acting import Agent
-from metatower.nets.policy import ActorCritic, Distribution
+from metatower.nets.policy import ActorCritic, Categorical, Distribution
 
 INPUTS = ("observation", "action", "reward", "done")
 
@@ -61,6 +61,8 @@ class RL2(Agent):
             "entropy": policy.entropy(),
             "value": value,
         }
+        if isinstance(policy, Categorical):
+            about["log_probabilities"] = policy.log_probabilities()
         return memory, action, about
 
     def told(self, seen: Seen) -> Float[Array, " features"]:

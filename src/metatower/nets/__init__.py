@@ -26,6 +26,7 @@ from metatower.nets.policy import Head as Head
 from metatower.nets.policy import Policy as Policy
 from metatower.nets.recurrent import GRU as GRU
 from metatower.nets.recurrent import Forgetful as Forgetful
+from metatower.nets.recurrent import LinearAttention as LinearAttention
 from metatower.nets.recurrent import Memory as Memory
 from metatower.nets.recurrent import MinGRU as MinGRU
 from metatower.nets.sets import SetEncoder as SetEncoder

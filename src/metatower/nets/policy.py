@@ -27,6 +27,10 @@ class Categorical(eqx.Module):
         """The likeliest action."""
         return jnp.argmax(self.logits, axis=-1)
 
+    def log_probabilities(self) -> Float[Array, "*batch n"]:
+        """Of every action, in nats."""
+        return jax.nn.log_softmax(self.logits)
+
     def log_probability(self, action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
         """Of this action, in nats."""
         picked = jnp.arange(self.logits.shape[-1]) == action[..., None]  # cheaper to differentiate than a gather
@@ -97,7 +101,7 @@ class ActorCritic(eqx.Module):
         actions: how many actions there are, or how many numbers one has.
         discrete: whether actions are numbered.
         size: units of the memory.
-        memory: "gru", "mingru", or "none" for a network that sees the last input only.
+        memory: "gru", "mingru", "attention", or "none" for a network that sees the last input only.
         hidden: tanh units of a layer between memory and heads; none if 0.
         scale: the standard deviation of continuous actions to begin with.
     """

@@ -81,8 +81,7 @@ class Gated(eqx.Module):
 
     def candidates(self, x: Float[Array, "time inputs"]) -> tuple[Float[Array, "time n"], Float[Array, "time n"]]:
         """How much of the old memory stays, and what is added to it."""
-        mean, variance = jnp.mean(x, axis=-1, keepdims=True), jnp.var(x, axis=-1, keepdims=True)
-        gate, new = jnp.split(self.gates((x - mean) / jnp.sqrt(variance + 1e-5)), 2, axis=-1)
+        gate, new = jnp.split(self.gates(_normalised(x)), 2, axis=-1)
         return jax.nn.sigmoid(-gate), jax.nn.sigmoid(gate) * new
 
 
@@ -132,6 +131,101 @@ def _one_after_the_other(first, second):
     return keep_1 * keep_2, keep_2 * new_1 + new_2
 
 
+class Stored(eqx.Module):
+    """What `LinearAttention` remembers, layer by layer."""
+
+    last: Float[Array, "layers outputs"]
+    """The input before."""
+    store: Float[Array, "layers heads keys values"]
+    """Sums of what was written, at each key; the last value counts how much was."""
+
+
+class Associative(eqx.Module):
+    """One layer of `LinearAttention`."""
+
+    keys: Linear
+    values: Linear
+    gates: Linear
+    queries: Linear
+    out: Linear
+    wide: Linear
+    narrow: Linear
+    heads: int = eqx.field(static=True)
+
+    def __init__(self, size: int, heads: int, *, key: PRNGKeyArray):
+        each = -(-size // heads)
+        keys = iter(jax.random.split(key, 7))
+        self.keys, self.values, self.gates = (Linear(2 * size, heads * each, key=next(keys)) for _ in range(3))
+        self.queries = Linear(size, heads * each, key=next(keys))
+        self.out = Linear(heads * (each + 1), size, key=next(keys))
+        self.wide, self.narrow = Linear(size, 2 * size, key=next(keys)), Linear(2 * size, size, key=next(keys))
+        self.heads = heads
+
+    def __call__(self, last, store, x: Float[Array, "time outputs"]):
+        both = jnp.concatenate([x, jnp.concatenate([last[None], x[:-1]])], axis=-1)
+        split = lambda y: y.reshape(len(x), self.heads, -1)  # noqa: E731
+        key, query = (jax.nn.softmax(split(y)) for y in (self.keys(both), self.queries(x)))
+        value = split(self.values(both) * self.gates(both))
+        value = jnp.concatenate([value, jnp.ones_like(value[..., :1])], axis=-1)
+        match = jnp.where(jnp.tri(len(x), dtype=bool), jnp.einsum("thk,shk->hts", query, key), 0.0)
+        read = jnp.einsum("hts,shv->thv", match, value) + jnp.einsum("thk,hkv->thv", query, store)
+        x = x + self.out((read / (1 + read[..., -1:])).reshape(len(x), -1))
+        x = x + self.narrow(jax.nn.gelu(self.wide(_normalised(x))))
+        return x, store + jnp.einsum("shk,shv->hkv", key, value)
+
+
+class LinearAttention(Memory):
+    """An associative memory: what follows an input is written at a key, and read where a query is like the key.
+
+    Linear attention (Katharopoulos et al. 2020, "Transformers are RNNs", https://arxiv.org/abs/2006.16236, equations
+    10 to 12; the "fast weights" of Schmidhuber 1992) in residual layers with a layer of gelu units each:
+
+        k, v = softmax(W_k c),  (W_v c) ∘ (W_g c),   c = [xₜ, xₜ₋₁]
+        S ← S + k [v, 1]ᵀ,      q = softmax(W_q xₜ)
+        y = W_o (qᵀS / (1 + qᵀS₁))
+
+    with S₁ the column that counts. So y is a mean of what was written at keys like q, shrunk towards 0 while that is
+    little: of a number that was seen with unit noise it is the posterior mean under a standard normal prior. `over`
+    takes all inputs at once, by products with a matrix of time by time.
+
+    Differs from the paper in: φ is the softmax; one is added to the denominator; keys and values see two inputs, so
+    that a step's consequence can be stored under its cause; values are gated.
+    """
+
+    enter: Linear
+    layers: list[Associative]
+    outputs: int = eqx.field(static=True)
+
+    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray, layers: int = 2, heads: int = 4):
+        key, *keys = jax.random.split(key, layers + 1)
+        self.enter = Linear(inputs, outputs, key=key)
+        self.layers = [Associative(outputs, heads, key=k) for k in keys]
+        self.outputs = outputs
+
+    def start(self) -> Stored:
+        kind, layer = self.enter.weight.dtype, self.layers[0]
+        each = layer.keys.weight.shape[1] // layer.heads
+        last = jnp.zeros((len(self.layers), self.outputs), kind)
+        return Stored(last, jnp.zeros((len(self.layers), layer.heads, each, each + 1), kind))
+
+    def __call__(self, memory, x):
+        memory, y = self.over(memory, x[None])
+        return memory, y[0]
+
+    def over(self, memory, x):
+        x, last, stores = self.enter(x), [], []
+        for layer, before, store in zip(self.layers, memory.last, memory.store, strict=True):
+            last.append(x[-1])
+            x, store = layer(before, store, x)
+            stores.append(store)
+        return Stored(jnp.stack(last), jnp.stack(stores)), x
+
+
+def _normalised(x: Float[Array, "time n"]) -> Float[Array, "time n"]:
+    mean, variance = jnp.mean(x, axis=-1, keepdims=True), jnp.var(x, axis=-1, keepdims=True)
+    return (x - mean) / jnp.sqrt(variance + 1e-5)
+
+
 class Forgetful(Memory):
     """No memory: a layer of tanh units that sees the last input only. What a memory is compared with."""
 
@@ -152,5 +246,10 @@ class Forgetful(Memory):
         return memory, jnp.tanh(self.layer(x))
 
 
-MEMORIES: dict[str, Callable[..., Memory]] = {"gru": GRU, "mingru": MinGRU, "none": Forgetful}
+MEMORIES: dict[str, Callable[..., Memory]] = {
+    "gru": GRU,
+    "mingru": MinGRU,
+    "attention": LinearAttention,
+    "none": Forgetful,
+}
 """Memories by name; all are made as `GRU(inputs, outputs, key=key)`."""

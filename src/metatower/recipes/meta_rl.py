@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from metatower.core import Learner, State
-from metatower.envs.protocol import Environment
+from metatower.core.errors import UserError
+from metatower.envs.protocol import Environment, Solvable
 from metatower.envs.trial import Worlds
 from metatower.evaluation.conclusion import Conclusion, Curves
 from metatower.evaluation.statistics import interval, paired
@@ -25,6 +26,11 @@ from metatower.training.progress import Progress
 
 CLIP = 0.5
 """Global norm that the gradients are scaled down to."""
+
+REGRET = (
+    "Training learned from the exact regret of each action (`--signal regret`), which takes the truth about the worlds "
+    "of training: it can be had of simulated ones only. The agent sees nothing of it, and no evaluation uses it."
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,10 @@ class MetaRL(Recipe):
     """Weight of the policy's entropy."""
     unit: float = 1.0
     """What rewards are counted in, in training, so that values are about 1."""
-    memory: Literal["gru", "mingru", "none"] = "gru"
-    """The network's memory: gated recurrent units, minimal ones in two layers, or none."""
+    signal: Literal["reward", "regret"] = "reward"
+    """What training learns from: the rewards, or by how much each action is known to fall short of the best one."""
+    memory: Literal["gru", "mingru", "attention", "none"] = "gru"
+    """The network's memory: gated recurrent units, or two layers of minimal ones or of linear attention, or none."""
     size: int = 64
     """Units of the memory."""
     judged: int = 20_000
@@ -67,6 +75,10 @@ class MetaRL(Recipe):
         super().check()
         self.at_least_one("episodes", "trials", "minibatches", "epochs", "size", "judged")
         self.above_zero("rate", "unit")
+        if self.signal == "regret" and not isinstance(self.environment(), Solvable):
+            raise UserError(
+                f"{self.name}: the regret of {type(self.environment()).__name__} is not known. Take signal 'reward'."
+            )
 
     @abstractmethod
     def environment(self) -> Environment:
@@ -111,6 +123,7 @@ class MetaRL(Recipe):
             trace=self.trace,
             entropy=self.entropy,
             unit=self.unit,
+            signal=self.signal,
         )
 
     def data(self) -> Worlds:
@@ -222,4 +235,5 @@ class MetaRL(Recipe):
             f"RL²: memory {self.memory!r} of {self.size} units, PPO, {self.steps:,} steps of {self.trials:,} trials "
             f"({total / 1e6:.3g} million steps of the world), {self.epochs} epochs of {self.minibatches} minibatches, "
             f"Adam from {self.rate:g}, discount {self.discount:g}, λ {self.trace:g}, entropy {self.entropy:g}.",
+            *([REGRET] if self.signal == "regret" else []),
         ]
