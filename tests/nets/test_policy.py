@@ -45,28 +45,26 @@ def test_a_gru_by_hand():
     np.testing.assert_allclose(second, 0.5 * np.tanh(h) + 0.5 * h, rtol=1e-6)
 
 
-def test_linear_attention_reads_shrunk_means_of_what_was_written_at_its_key():
-    # two keys, told apart sharply by the sign of x₁; the value is x₂ of the same input
+def test_linear_attention_reads_shrunk_means_of_what_followed():
+    # two situations, told apart sharply by which entry is larger; what is written is the second entry of what follows
     layer = LinearAttention(2, 2, key=jax.random.key(0), layers=1, heads=1).layers[0]
-    sharp, none = jnp.array([[50.0, -50.0], [0.0, 0.0]]), jnp.zeros((2, 2))
-    zero, plain = jnp.zeros(2), jnp.array([[0.0, 0.0], [0.0, 1.0]])
+    zero, second = jnp.zeros(2), jnp.array([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
     layer = put(
         layer,
         [
-            *(jnp.concatenate([sharp, none]), zero),
-            *(jnp.concatenate([plain, none]), zero),
+            *(jnp.array([[50.0, -50.0], [-50.0, 50.0]]), zero),
+            *(second, zero),
             *(jnp.zeros((4, 2)), zero + 1),
-            *(sharp, zero),
             *(jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), zero),  # the value and the count are what is said
             *(jnp.zeros((2, 4)), jnp.zeros(4)),
             *(jnp.zeros((4, 2)), zero),
         ],
     )
-    x = jnp.array([[1.0, 3.0], [-1.0, 5.0], [1.0, 7.0]])
+    x = jnp.array([[1.0, 0.0], [0.0, 7.0], [3.0, 0.0]])
     said, store = layer(jnp.zeros(2), jnp.zeros((1, 2, 3)), x)
-    # at the first key: 3 of 1 write, then 3 + 7 of 2 writes, with one more in the denominator; at the other 5 of 1
-    np.testing.assert_allclose(said - x, [[3 / 2, 1 / 2], [5 / 2, 1 / 2], [10 / 3, 2 / 3]], rtol=1e-6)
-    np.testing.assert_allclose(store[0, :, 1:], [[10, 2], [5, 1]], rtol=1e-6)
+    # the first follows nothing, which is half like either; 7 follows a situation that the third is like
+    np.testing.assert_allclose(said - x, [[0, 0.5 / 1.5], [0, 0.5 / 1.5], [7 / 2.5, 1.5 / 2.5]], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(store[0, :, 1:], [[7, 1.5], [0, 1.5]], rtol=1e-5)
 
 
 def test_distributions_are_those_of_scipy():

@@ -143,10 +143,9 @@ class Stored(eqx.Module):
 class Associative(eqx.Module):
     """One layer of `LinearAttention`."""
 
-    keys: Linear
+    address: Linear
     values: Linear
     gates: Linear
-    queries: Linear
     out: Linear
     wide: Linear
     narrow: Linear
@@ -154,18 +153,20 @@ class Associative(eqx.Module):
 
     def __init__(self, size: int, heads: int, *, key: PRNGKeyArray):
         each = -(-size // heads)
-        keys = iter(jax.random.split(key, 7))
-        self.keys, self.values, self.gates = (Linear(2 * size, heads * each, key=next(keys)) for _ in range(3))
-        self.queries = Linear(size, heads * each, key=next(keys))
+        keys = iter(jax.random.split(key, 6))
+        # sharp enough from the start to tell situations apart
+        self.address = Linear(size, heads * each, key=next(keys), scale=5.0)
+        self.values, self.gates = (Linear(2 * size, heads * each, key=next(keys), scale=2.0) for _ in range(2))
         self.out = Linear(heads * (each + 1), size, key=next(keys))
         self.wide, self.narrow = Linear(size, 2 * size, key=next(keys)), Linear(2 * size, size, key=next(keys))
         self.heads = heads
 
     def __call__(self, last, store, x: Float[Array, "time outputs"]):
-        both = jnp.concatenate([x, jnp.concatenate([last[None], x[:-1]])], axis=-1)
-        split = lambda y: y.reshape(len(x), self.heads, -1)  # noqa: E731
-        key, query = (jax.nn.softmax(split(y)) for y in (self.keys(both), self.queries(x)))
-        value = split(self.values(both) * self.gates(both))
+        whole = jnp.concatenate([last[None], x])
+        address = jax.nn.softmax(self.address(_normalised(whole)).reshape(len(whole), self.heads, -1))
+        key, query = address[:-1], address[1:]
+        both = jnp.concatenate([whole[1:], whole[:-1]], axis=-1)
+        value = (self.values(both) * self.gates(both)).reshape(len(x), self.heads, -1)
         value = jnp.concatenate([value, jnp.ones_like(value[..., :1])], axis=-1)
         match = jnp.where(jnp.tri(len(x), dtype=bool), jnp.einsum("thk,shk->hts", query, key), 0.0)
         read = jnp.einsum("hts,shv->thv", match, value) + jnp.einsum("thk,hkv->thv", query, store)
@@ -175,21 +176,21 @@ class Associative(eqx.Module):
 
 
 class LinearAttention(Memory):
-    """An associative memory: what follows an input is written at a key, and read where a query is like the key.
+    """An associative memory: what follows a situation is written under it, and read in situations like it.
 
     Linear attention (Katharopoulos et al. 2020, "Transformers are RNNs", https://arxiv.org/abs/2006.16236, equations
     10 to 12; the "fast weights" of Schmidhuber 1992) in residual layers with a layer of gelu units each:
 
-        k, v = softmax(W_k c),  (W_v c) ∘ (W_g c),   c = [xₜ, xₜ₋₁]
-        S ← S + k [v, 1]ᵀ,      q = softmax(W_q xₜ)
+        k, q = softmax(W x̂ₜ₋₁), softmax(W x̂ₜ),    v = (W_v c) ∘ (W_g c),    c = [xₜ, xₜ₋₁]
+        S ← S + k [v, 1]ᵀ
         y = W_o (qᵀS / (1 + qᵀS₁))
 
-    with S₁ the column that counts. So y is a mean of what was written at keys like q, shrunk towards 0 while that is
-    little: of a number that was seen with unit noise it is the posterior mean under a standard normal prior. `over`
-    takes all inputs at once, by products with a matrix of time by time.
+    with x̂ the layer-normalised x and S₁ the column that counts. So y is a mean of what was written at keys like q,
+    shrunk towards 0 while that is little: of a number that was seen with unit noise it is the posterior mean under a
+    standard normal prior. `over` takes all inputs at once, by products with a matrix of time by time.
 
-    Differs from the paper in: φ is the softmax; one is added to the denominator; keys and values see two inputs, so
-    that a step's consequence can be stored under its cause; values are gated.
+    Differs from the paper in: φ is the softmax; one is added to the denominator; keys are the queries of the input
+    before, so that a consequence is found by its cause from the start; values are gated.
     """
 
     enter: Linear
@@ -198,13 +199,13 @@ class LinearAttention(Memory):
 
     def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray, layers: int = 2, heads: int = 4):
         key, *keys = jax.random.split(key, layers + 1)
-        self.enter = Linear(inputs, outputs, key=key)
+        self.enter = Linear(inputs, outputs, key=key, scale=3.0)
         self.layers = [Associative(outputs, heads, key=k) for k in keys]
         self.outputs = outputs
 
     def start(self) -> Stored:
         kind, layer = self.enter.weight.dtype, self.layers[0]
-        each = layer.keys.weight.shape[1] // layer.heads
+        each = layer.address.weight.shape[1] // layer.heads
         last = jnp.zeros((len(self.layers), self.outputs), kind)
         return Stored(last, jnp.zeros((len(self.layers), layer.heads, each, each + 1), kind))
 
