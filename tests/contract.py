@@ -368,7 +368,7 @@ CLASSIFIERS: dict[str, Callable[[], Learner]] = {
 AGENTS: dict[str, Callable[[], Learner]] = {
     "rl2": lambda: rl2(guess(), key=key(7), size=3, steps=2),
     "rl2, minimal gates": lambda: rl2(guess(), key=key(7), size=3, memory="mingru"),
-    "rl2, attention": lambda: rl2(guess(), key=key(7), size=3, memory="attention"),
+    "rl2, attention": lambda: rl2(guess(), key=key(7), size=5, memory="attention"),
     "ppo": lambda: PPO(rl2(guess(), key=key(7), size=3), clip(adam(0.01)), 2, trials=4, epochs=2, minibatches=2),
     "ppo, endless": lambda: PPO(rl2(guess(), key=key(7), size=3), sgd(0.01), 2, 4, entropy=number(0.1), endless=True),
     "ppo, regret": lambda: PPO(rl2(guess(), key=key(7), size=3), sgd(0.01), 2, 4, entropy=number(0.1), signal="regret"),
