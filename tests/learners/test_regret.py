@@ -11,7 +11,6 @@ import pytest
 from tests.contract import guess, key
 
 from metatower import sgd
-from metatower.core import pick
 from metatower.core.keys import fork
 from metatower.envs import BernoulliBandit, GridNavi, RandomMDP, Trial, World, Worlds
 from metatower.envs.references.mdp import oracle_return
@@ -80,30 +79,6 @@ def test_the_agent_sees_the_same_whatever_is_learned_from():
         for signal in ("reward", "regret")
     ]
     np.testing.assert_array_equal(*losses)
-
-
-def test_the_gradient_points_where_that_of_the_rewards_does_with_less_noise():
-    environment, parts = BernoulliBandit(3), 16
-    agent = rl2(environment, key=jax.random.key(5), size=4)
-    agent = eqx.tree_at(lambda a: a.net.actor.linear.weight, agent, replace_fn=lambda w: 50 * w)  # has preferences
-    base = PPO(agent, sgd(0.1), 3, trials=4000, minibatches=1, discount=1.0, trace=1.0, entropy=0.0, value=0.0)
-    found = {}
-    for signal in ("reward", "regret"):
-        ppo = dataclasses.replace(base, signal=signal)
-
-        @jax.jit
-        def gradient(k, ppo=ppo):
-            played = ppo._play(agent, Worlds(environment), k, ppo.trials, watched=ppo.signal == "regret")
-            lesson = ppo._lesson(agent, played)
-            leaves = jax.grad(lambda leaves: ppo._surrogate(leaves, lesson)[0])(pick(agent))
-            return jnp.concatenate([leaf.ravel() for leaf in leaves])
-
-        each = np.stack([gradient(k) for k in jax.random.split(jax.random.key(6), parts)])
-        mean = each.mean(axis=0)
-        found[signal] = mean, np.linalg.norm(each - mean, axis=1).mean() / np.linalg.norm(mean)
-    (one, noise_1), (other, noise_2) = found["reward"], found["regret"]
-    assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.99
-    assert noise_2 < 0.5 * noise_1
 
 
 def test_misuse_is_answered():
