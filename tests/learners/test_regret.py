@@ -83,7 +83,7 @@ def test_the_agent_sees_the_same_whatever_is_learned_from():
 
 def test_misuse_is_answered():
     agent = rl2(guess(), key=key(1), size=3)
-    with pytest.raises(Exception, match="signal as 'reward' or 'regret', got 'regrets'|Type-check error"):
+    with pytest.raises(Exception, match=r"signal as 'reward' or 'regret', got 'regrets'|Type-check error"):
         PPO(agent, sgd(0.1), 2, signal="regrets")
     grid = GridNavi()
     trainer = PPO(rl2(grid, key=key(1), size=3), sgd(0.1), 2, trials=4, signal="regret")
