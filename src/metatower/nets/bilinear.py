@@ -91,8 +91,8 @@ def _batch(operands, axes, *, which, evaluate, direct, apart):
         out = _bind(which, rows.reshape(-1, *rows.shape[2:]), operands[1], direct, apart)
         return out.reshape(*rows.shape[:2], *out.shape[1:]), 0
     # a product still, so that derivatives that are taken after the batch go by the same maps
-    each = (batching.bdim_at_front(x, axis, size) for x, axis in zip(operands, axes, strict=True))
-    return _bind(which, *each, _batched(direct if apart is None else apart), None), 0
+    a, b = (batching.bdim_at_front(x, axis, size) for x, axis in zip(operands, axes, strict=True))
+    return _bind(which, a, b, _batched(direct if apart is None else apart), None), 0
 
 
 @cache
