@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import equinox as eqx
 import jax
@@ -162,7 +162,7 @@ def cost(learner: Learner, data: PyTree, storey: int, key: PRNGKeyArray, compile
 
 
 @contextlib.contextmanager
-def _past_the_cache() -> Iterator[None]:
+def _past_the_cache() -> Generator[None, None, None]:
     """Compiled in here, programs are not written to JAX's persistent cache, where nobody would look for them."""
     option = "jax_persistent_cache_min_compile_time_secs"
     before = getattr(jax.config, option)

@@ -115,7 +115,7 @@ def from_elites(learner: Any, bank: Bank, how: Literal["nearest", "noise", "aver
         bank: of `Elite`.
         how, options: see `FromElites`.
     """
-    number = int(min(int(bank.count), bank.size))
+    number = min(int(bank.count), bank.size)
     elites: Elite = jax.tree.map(lambda x: x[:number], bank.content)
     contexts = eqx.filter_jit(jax.vmap(lambda tasks: context_of(learner, tasks)))(elites.context)
     taken = FromElites(

@@ -6,7 +6,7 @@ import math
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +91,7 @@ class Recipe(ABC):
             return self.learner(), data
 
     @contextmanager
-    def building(self) -> Iterator[None]:
+    def building(self) -> Generator[None, None, None]:
         """Turns what goes wrong in here into a `UserError`: an option that no check foresaw."""
         try:
             yield

@@ -244,7 +244,7 @@ def _draw_all(files: list[Path]) -> dict[str, np.ndarray]:
 
 
 def _script(point: int) -> str:
-    return scripts.script_name(scripts.script(chr(point))).replace("_", " ")
+    return str(scripts.script_name(scripts.script(chr(point))))
 
 
 def _open(file: Path) -> ImageFont.FreeTypeFont:

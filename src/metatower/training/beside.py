@@ -3,14 +3,14 @@
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 
 import jax
 
 
 @contextmanager
-def beside(*jobs: Callable[[], object]) -> Iterator[None]:
+def beside(*jobs: Callable[[], object]) -> Generator[None, None, None]:
     """Does the jobs one after the other in a thread of their own, while what is inside the context runs.
 
     Their results are to be found where they leave them, as compiled programs in JAX's memory are. The context ends

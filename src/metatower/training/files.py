@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ MARK = ".tmp-"
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Generator[None, None, None]:
     """Turns the refusal of the disk to write `path` into one sentence (`UserError`)."""
     try:
         yield
@@ -91,7 +91,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path) -> Generator[Path, None, None]:
     """A temporary folder to fill, which becomes `folder` (replacing any) when the block ends without an error.
 
     Raises:
@@ -137,7 +137,7 @@ def clean(folder: Path) -> None:
 
 
 @contextmanager
-def sole_user(folder: Path) -> Iterator[None]:
+def sole_user(folder: Path) -> Generator[None, None, None]:
     """Holds `folder` for one process at a time; the operating system lets go when the process ends, however it ends.
 
     Raises:

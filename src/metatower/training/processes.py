@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -102,7 +102,7 @@ def all_have(text: str) -> bool:
 
 
 @contextmanager
-def own_folder(folder: Path) -> Iterator[Path]:
+def own_folder(folder: Path) -> Generator[Path, None, None]:
     """`folder` for the first process, for each other one a copy that is gone afterwards."""
     if jax.process_count() == 1:
         yield folder
