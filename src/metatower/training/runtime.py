@@ -20,7 +20,7 @@ import jaxlib
 from metatower.core.errors import UserError
 from metatower.core.places import cache_folder
 
-_MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD, _ARENA_MAX = -4, -1, -2, -8
+_MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = -4, -1, -2
 """Options of `mallopt`, from <malloc.h>."""
 MAPPINGS = 20_000
 """Mappings of memory after which programs are forgotten: one job more may then add 45,000."""
@@ -92,8 +92,9 @@ def _keep_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.gnu_get_libc_version  # noqa: B018
         # XLA allocates and frees the temporaries of every step: given back, the kernel would have to map and zero
-        # them anew each time, which took a third of a convolutional step
-        for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26), (_ARENA_MAX, 1)):
+        # them anew each time, which took a third of a convolutional step. Every thread keeps an arena of its own: for
+        # a single one the compiler's threads wait so much that compiling takes two thirds longer
+        for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26)):
             libc.mallopt(option, value)
 
 
