@@ -36,6 +36,7 @@ from metatower.envs import Discrete, Solvable, Step, Worlds
 from metatower.gradients import (
     NRES,
     PES,
+    Clipped,
     Evolution,
     FirstOrder,
     ForwardMode,
@@ -53,6 +54,7 @@ from metatower.gradients import (
 from metatower.learners import (
     PPO,
     R2D2,
+    Coached,
     FullContext,
     Guided,
     ImplicitMAML,
@@ -80,6 +82,7 @@ from metatower.learners import (
     self_referential,
 )
 from metatower.learners.bandit_agents import UCB, BestArm, EpsilonGreedy, Greedy, RandomArm, Thompson
+from metatower.learners.coached import levers
 from metatower.learners.maml_rl import Reflex
 from metatower.learners.psrl import PSRL
 from metatower.nets import (
@@ -93,9 +96,10 @@ from metatower.nets import (
     cross_entropy,
     learned_loss,
 )
+from metatower.nets.coach import ManagerCoach
 from metatower.nets.controller import ManagerWorker
 from metatower.nets.super_net import super_net
-from metatower.rules import kronecker, learned_lstm, learned_mlp, online, only, task_conditioned
+from metatower.rules import kronecker, learned_lstm, learned_mlp, online, only, scaled, task_conditioned
 
 
 def key(seed: int):
@@ -288,6 +292,14 @@ def adaptation() -> RecurrentAdaptation:
     return eqx.tree_at(lambda learner: (learner.head, learner.shift), fresh, says)
 
 
+def coached() -> Coached:
+    """A training whose coach's heads say something."""
+    coach = ManagerCoach(key=key(13), size=2, hidden=2)
+    said = [0.3 * jax.random.normal(k, leaf.shape) for k, leaf in zip(fork(key(14), 20), pick(coach), strict=False)]
+    trainer = PPO(rl2(guess(), key=key(7), size=3), clip(adam(0.01)), 2, trials=4, epochs=1, minibatches=2)
+    return Coached(trainer, put(coach, said), levers(trainer), steps=2, horizon=2, every=2)
+
+
 def guided(explores: bool = False, **options) -> Guided:
     """A run that is guided by a policy whose heads say something."""
     policy = ManagerWorker(25, key=key(13), choices=2, default=1, size=2, hidden=2, explores=explores)
@@ -372,6 +384,7 @@ AGENTS: dict[str, Callable[[], Learner]] = {
     "ppo": lambda: PPO(rl2(guess(), key=key(7), size=3), clip(adam(0.01)), 2, trials=4, epochs=2, minibatches=2),
     "ppo, endless": lambda: PPO(rl2(guess(), key=key(7), size=3), sgd(0.01), 2, 4, entropy=number(0.1), endless=True),
     "ppo, regret": lambda: PPO(rl2(guess(), key=key(7), size=3), sgd(0.01), 2, 4, entropy=number(0.1), signal="regret"),
+    "coached": lambda: coached(),
     "maml_rl": lambda: maml_rl(guess(), key=key(7), rate=number(0.1), hidden=(3,), trajectories=3, baseline="time"),
     "random arm": lambda: RandomArm(3, number(1.0)),
     "greedy": lambda: Greedy(3, number(1.0)),
@@ -395,6 +408,7 @@ RULES: dict[str, Callable[[Objective], Rule]] = {
     "per_step": lambda o: per_step(sgd(rates_for(o, 0.2, steps=2))),
     "clip": lambda o: clip(sgd(number(0.5)), number(0.05)),
     "anneal": lambda o: anneal(sgd(number(0.5)), 3),
+    "scaled": lambda o: scaled(sgd(number(0.2)), number(0.5)),
     "only": lambda o: only(sgd(number(0.2)), (True, False)),
     "online": lambda o: online(sgd(rates_for(o, 0.2)), momentum(number(0.5), number(0.5)), sgd(0.1), limit=0.3),
     "kronecker": lambda o: kronecker(o, sgd(number(0.2))),
@@ -421,6 +435,7 @@ ESTIMATORS: dict[str, Callable[[], Gradient]] = {
     "multi step": lambda: MultiStep(jnp.array([0.25, 0.75])),
     "multi step, learned weights": lambda: MultiStep(jnp.array([0.25, 0.75]), learned=True),
     "relative": Relative,
+    "clipped": lambda: Clipped(0.1),
     "lifelong": lambda: Lifelong(jnp.array([0.2, 0.3, 0.5])),
     "evolution": lambda: Evolution(pairs=2),
     "persistent evolution": lambda: PES(pairs=2),

@@ -181,13 +181,13 @@ def adaptation_curve(learner: Learner, tasks: Tasks, **how) -> dict[str, Interva
 def judged_on(learner: Any, tasks: int) -> Any:
     """The learner of storey 1, whose finished runs are judged on so many tasks.
 
-    Learners say how many in a field `judged`, of their own, of their `objective` (`Descend`), or of the learner that
-    they wrap as `learner`; one that has none stays as it is.
+    Learners say how many in a field `judged`, of their own, of their `objective` (`Descend`), or of what they wrap as
+    `learner` or `trainer`; one that has none stays as it is.
     """
     fields = {field.name for field in dataclasses.fields(learner)}
     if "judged" in fields:
         return dataclasses.replace(learner, judged=tasks)
-    for name in ("objective", "learner"):
+    for name in ("objective", "learner", "trainer"):
         if name in fields and dataclasses.is_dataclass(getattr(learner, name)):
             return dataclasses.replace(learner, **{name: judged_on(getattr(learner, name), tasks)})
     return learner

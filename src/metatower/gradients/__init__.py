@@ -1,6 +1,7 @@
 """How a gradient crosses a storey; chosen per storey with `gradient=`."""
 
 from metatower.core.gradient import Unrolled as Unrolled
+from metatower.gradients.clipped import Clipped as Clipped
 from metatower.gradients.evolution import Evolution as Evolution
 from metatower.gradients.first_order import FirstOrder as FirstOrder
 from metatower.gradients.forward import ForwardMode as ForwardMode

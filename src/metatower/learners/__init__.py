@@ -11,13 +11,14 @@ rewrites itself.
 `MetaGAN` reads a distribution and generates the learner of its tasks; `MetaGANTrainer` (storey 2) trains it against a
 discriminator, and `MetaGANFewShot` a classifier of pictures against a generator of fakes.
 Learners that act in worlds (`learners.acting`) are `RL2`, trained by `PPO`, and the agents that it is compared with.
-`maml_rl` learns a world by policy gradients.
+`Coached` is a training of such an agent under a coach. `maml_rl` learns a world by policy gradients.
 """
 
 from collections.abc import Callable
 
 from metatower.core import Descend
 from metatower.learners.anil import anil as anil
+from metatower.learners.coached import Coached as Coached
 from metatower.learners.fomaml import fomaml as fomaml
 from metatower.learners.guided import Guided as Guided
 from metatower.learners.guided import Steered as Steered

@@ -196,12 +196,11 @@ def _complaint(given: Any, hint: Any) -> str:
         complaints = [_complaint(given, kind) for kind in typing.get_args(hint) if kind is not type(None)]
         return "" if given is None or "" in complaints else complaints[0]
     if typing.get_origin(hint) is Literal:
-        choices = typing.get_args(hint)
-        return "" if given in choices else f"as one of {', '.join(map(str, choices))}"
+        return "" if given in typing.get_args(hint) else f"as one of {_names(hint)}"
     if typing.get_origin(hint) is tuple:
         inner = typing.get_args(hint)[0]
         if not isinstance(given, tuple) or not given:
-            return f"as one or more of {inner.__name__}"
+            return f"as a tuple of one or more of {_names(inner)}"
         worst = next((wrong for each in given if (wrong := _complaint(each, inner))), "")
         if not worst and inner is int and min(given) < 1:
             return "with numbers of at least 1"
@@ -215,6 +214,10 @@ def _complaint(given: Any, hint: Any) -> str:
     if isinstance(hint, type) and not isinstance(given, hint):
         return f"as a {hint.__name__}"
     return ""
+
+
+def _names(kind: Any) -> str:
+    return ", ".join(map(str, typing.get_args(kind))) if typing.get_origin(kind) is Literal else kind.__name__
 
 
 def _plain(value: Any) -> Any:

@@ -18,7 +18,7 @@ from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Curves, Rates
 from metatower.evaluation.episodes import adaptation_scores, judged_on
 from metatower.evaluation.statistics import interval
-from metatower.gradients import MultiStep, Relative
+from metatower.gradients import Clipped, MultiStep, Relative, Unrolled
 from metatower.nets import learned_loss
 from metatower.recipes.maml_baselines import (
     CHUNK,
@@ -48,7 +48,7 @@ SHUFFLED = "storey 2's rates shuffled"
 class OptimisedMAML(MAMLBaselines):
     """What the recipes of the loop share; a subclass gives the network and the family of distributions."""
 
-    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "decay_rate")
+    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "decay_rate", "run_clip")
 
     distributions: int = 4
     """Distributions per storey-2 step; on each, one fresh run of MAML."""
@@ -63,6 +63,8 @@ class OptimisedMAML(MAMLBaselines):
     preconditioner, rates that a network chooses from what a task does (ALFA), a loss to adapt by (MeTAL)."""
     group_rate: float = 3e-3
     """Storey 2's Adam step size for the numbers of step-weights, preconditioner, alfa and learned-loss."""
+    run_clip: float = 0.0
+    """Norm that the gradient of each run is scaled down to before they are averaged; 0 for as it is."""
     relative: bool = False
     """Whether a run counts by the factor by which its loss falls, and not by the amount: for losses of unequal size."""
 
@@ -93,6 +95,8 @@ class OptimisedMAML(MAMLBaselines):
         rates = rates_for(Expected(trainer), self.group_rate, overrides=tuple(overrides), learned=False)
         rule = anneal(clip(adam(rates), TOP_CLIP), end=max(1, self.steps))
         gradient = Relative() if self.relative else None
+        if self.run_clip:
+            gradient = Clipped(self.run_clip, gradient or Unrolled())
         return lift(trainer, rule, batch=self.distributions, gradient=gradient)
 
     def optimised(self) -> Descend:

@@ -33,17 +33,18 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
     """
 
     name: ClassVar[str] = "optimised-maml"
-    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "decay_rate", "nuisance")
+    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "decay_rate", "nuisance", "run_clip")
 
     steps: int = 200
     meta_batch: int = 4
-    distributions: int = 8
+    distributions: int = 16
     outer_rate: float = 0.06
-    weight_rate: float = 1e-4
+    weight_rate: float = 4e-4
     rate_rate: float = 4e-2
-    searched: int = 121
+    run_clip: float = 1.0
+    searched: int = 242
     pooled_steps: int = 15_000
-    pooled_extra: int = 15_400
+    pooled_extra: int = 30_800
     shots: int = 1
     """Pictures per class to adapt to."""
     queries: int = 3

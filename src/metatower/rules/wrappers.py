@@ -87,6 +87,21 @@ class Anneal(Rule):
         return Counted(state.count + 1, inner), leaves
 
 
+class Scaled(Rule):
+    """Moves `factor` times as far as `rule` does, whatever the wrapped rule's rates are."""
+
+    rule: Rule
+    factor: PyTree
+
+    def start(self, leaves: list[Array]) -> State:
+        return self.rule.start(leaves)
+
+    def step(self, state: State, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
+        state, moved = self.rule.step(state, leaves, gradient)
+        factor = value(self.factor)
+        return state, [(old + factor * (new - old)).astype(old.dtype) for old, new in zip(leaves, moved, strict=True)]
+
+
 class Only(Rule):
     """Moves as `rule` does, but some leaves stay where they are: `learn=` for a learner that is there already."""
 
@@ -128,6 +143,11 @@ def clip(rule: Rule, norm: PyTree = 1.0) -> Clip:
 def anneal(rule: Rule, end: int, begin: int = 0) -> Anneal:
     """`rule` whose steps shrink to nothing from step `begin` to step `end`, along half a cosine."""
     return Anneal(rule, begin, end)
+
+
+def scaled(rule: Rule, factor: PyTree) -> Scaled:
+    """`rule` with steps of `factor` times the length; a number (fixed) or an array (learned)."""
+    return Scaled(rule, constant_unless_array(factor))
 
 
 def only(rule: Rule, moves: Sequence[bool]) -> Only:
