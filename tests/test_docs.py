@@ -59,6 +59,26 @@ def test_the_main_jobs_table_is_that_of_its_file():
             assert better == expected + (": no gain here" if lo <= 0 else "")
 
 
+def test_the_seeds_of_the_main_job_are_those_of_their_files():
+    text = (ROOT / "docs" / "when-it-helps.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "| `--seed" in line]
+    files = ("optimised-maml", "optimised-maml-seed1", "optimised-maml-seed2", "optimised-maml-unclipped")
+    assert len(rows) == len(files)
+    rivals = ("pooled MAML + K", "storey 2 frozen at its start", "storey 2's rates shuffled", "pooled MAML + 5K")
+    for name, row in zip(files, rows, strict=True):
+        found = results(name)
+        means = {each["name"]: each["mean"] for each in found["results"] if each["metric"] == "accuracy"}
+        paired = {each["against"]: each for each in found["paired"] if each["metric"] == "accuracy"}
+        assert row[1:3] == [f"{100 * means[each]:.1f}" for each in ("optimised MAML", "pooled MAML + K")]
+        for said, rival in zip(row[3:7], rivals, strict=True):
+            numbers = (paired[rival]["difference"], *paired[rival]["ci95"])
+            shown = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * number for number in numbers)).replace("-", "−")
+            assert said.split(":")[0] == shown
+        beyond = found["along the run"]["series"]
+        ends = [beyond[each]["mean"][-1] for each in ("optimised MAML", "pooled MAML + K")]
+        assert row[7] == ", ".join(f"{100 * end:.1f}" for end in ends)
+
+
 PLAIN = {
     "loss after 1 step": ("MAML, after 1 step", "pretrained on all waves, after 1 step (rate 0.03)", 1, 3),
     "loss after 5 steps": ("MAML, after 5 steps", "pretrained on all waves, after 5 steps (rate 0.03)", 1, 3),
