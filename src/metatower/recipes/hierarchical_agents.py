@@ -54,7 +54,7 @@ class HierarchicalAgents(Recipe):
     acts: ClassVar[bool] = True
 
     steps: int = 60
-    distributions: int = 8
+    distributions: int = 4
     """Distributions per storey-2 step."""
     pairs: int = 8
     """Antithetic pairs of coaches per storey-2 step."""
@@ -88,13 +88,13 @@ class HierarchicalAgents(Recipe):
     """λ as given."""
     judged: int = 256
     """Trials that a finished agent is judged on, in training and searches."""
-    static_searched: int = 60
+    static_searched: int = 30
     """Static levers that are tried for the start."""
     searched_on: int = 40
     """Distributions on which each is tried."""
     gate: int = 200
     """Validation distributions on which the coach has to be better than its start."""
-    tested: int = 200
+    tested: int = 100
     """Distributions of each kind to be judged on."""
     final_judged: int = 2048
     """Trials of a distribution on which the agents are judged in the end."""
