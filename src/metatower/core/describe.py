@@ -23,7 +23,10 @@ class Description(str):
 
 
 def storeys(tower: Learner) -> list[tuple[str, Learner]]:
-    """Every learner of the tower from the top down, each with its dotted path (empty at the top)."""
+    """One learner per storey from the top down, each with its dotted path (empty at the top).
+
+    Of a learner and another of the same height that it wraps, it is the outer one.
+    """
     if not isinstance(tower, Learner):
         raise TypeError(
             f"expected a Learner, got {type(tower).__name__}. Make one of an objective with `Descend(objective, rule)`."
@@ -38,7 +41,8 @@ def storeys(tower: Learner) -> list[tuple[str, Learner]]:
             return found
         keys, learner = below[0]
         path = _join(path, jax.tree_util.keystr(keys, simple=True, separator="."))
-        found.append((path, learner))
+        if learner.height < found[-1][1].height:
+            found.append((path, learner))
 
 
 def moved(learner: Learner) -> tuple[list[str], list[Array]]:
