@@ -83,7 +83,7 @@ def has_omniglot() -> bool:
 def test_every_recipe_builds_and_describes_its_tower(name):
     recipe = RECIPES[name]()
     learner = recipe.learner()
-    storey_2 = isinstance(recipe, MAMLBaselines) or name == "learned-outer-rule"
+    storey_2 = isinstance(recipe, MAMLBaselines) or name in ("learned-outer-rule", "hierarchical-rl-agents")
     assert learner.height == (2 if storey_2 else 1)
     assert "storey 0" in metatower.describe(learner)
     if getattr(recipe, "on", None) == "omniglot" and not has_omniglot():
