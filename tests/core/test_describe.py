@@ -68,11 +68,15 @@ def test_a_learner_without_gradient_shows_what_it_offers():
     assert "2 steps per adaptation" in text
 
 
-def test_a_wrapper_of_a_stranger_is_described():
+def test_a_wrapper_of_a_learner_of_its_own_height_is_one_storey_with_it():
     class Wrapped(Memory):
         inside: Memory
 
-    assert "storey 0: Memory" in describe(Wrapped(number(0.1), number(0.2), Memory(number(0.3), number(0.4))))
+    text = describe(Wrapped(number(0.1), number(0.2), Memory(number(0.3), number(0.4))))
+    assert text.startswith("storey 0: Wrapped")
+    assert text.count("storey 0:") == 1
+    assert "inside.decay" in text
+    assert "inside.gain" in text
 
 
 @pytest.mark.parametrize("row", ROWS)
