@@ -21,7 +21,7 @@ COMMON = (
     "outer_clip", "outer_decay",
 )  # fmt: skip
 """Options that are the same for all: tasks, network, the length of a run, the baselines' start."""
-TUNED = ("distributions", "judged", "weight_rate", "rate_rate", "decay_rate", "relative", "learn")
+TUNED = ("distributions", "judged", "weight_rate", "rate_rate", "decay_rate", "run_clip", "relative", "learn")
 """Options of meta-optimisation that were tuned for the recipe of each ground, and are taken from there."""
 
 
