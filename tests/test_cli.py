@@ -1,8 +1,10 @@
 """The command line as a person meets it: its help, its complaints, and the files of a finished run."""
 
 import json
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -227,3 +229,15 @@ class TestARun:
             (tmp_path / "model.safetensors").write_bytes(damage)
             assert main(["evaluate", str(tmp_path)]) == 2
             assert "model.safetensors" in said(capsys)
+
+
+def test_sigterm_while_judging_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    from metatower.recipes import find
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(find(TINY[0]), "conclude", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert main(["train", *TINY, "--out", str(folder), "--progress", "silent"]) == 130
+    assert f"metatower resume {folder}" in said(capsys)
+    assert not (folder / "summary.json").exists()
+    assert main(["resume", str(folder), "--progress", "silent"]) == 0

@@ -79,6 +79,30 @@ def test_the_seeds_of_the_main_job_are_those_of_their_files():
         assert row[7] == ", ".join(f"{100 * end:.1f}" for end in ends)
 
 
+SPLITS = (" (fresh distributions)", " (held-out kinds)")
+
+
+def test_the_table_of_seeds_on_functions_is_that_of_its_files():
+    text = (ROOT / "docs" / "when-it-helps.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "| seed " in line]
+    files = [f"optimised-maml-functions{end}" for end in ("", "-seed1", "-seed2", "-alike", "-unclipped")]
+    assert len(rows) == len(files)
+    for name, row in zip(files, rows, strict=True):
+        found = results(name)
+        means = {each["name"]: each["mean"] for each in found["results"]}
+        paired = {each["against"]: each for each in found["paired"]}
+        assert row[1] == ", ".join(f"{means['optimised MAML' + split]:.3f}" for split in SPLITS)
+        for said, rival in zip(row[2:4], ("pooled MAML + K", "pooled MAML + 5K"), strict=True):
+            shown = []
+            for split in SPLITS:
+                difference, mean = paired[rival + split], means[rival + split]
+                assert difference["ci95"][1] < 0  # or the row has to say that there is no gain
+                shown.append(f"{100 * difference['difference'] / mean:+.0f} %".replace("-", "−"))
+            assert said == ", ".join(shown)
+        shown = [f"1 / {means['default MAML' + split] / means['optimised MAML' + split]:.1f}" for split in SPLITS]
+        assert row[4] == ", ".join(shown)
+
+
 PLAIN = {
     "loss after 1 step": ("MAML, after 1 step", "pretrained on all waves, after 1 step (rate 0.03)", 1, 3),
     "loss after 5 steps": ("MAML, after 5 steps", "pretrained on all waves, after 5 steps (rate 0.03)", 1, 3),

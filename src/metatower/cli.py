@@ -11,7 +11,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -149,7 +149,7 @@ def _execute(recipe: Any, folder: Path, given: Any, arguments: list[str]) -> int
     from metatower.training.loop import Interrupted
     from metatower.training.processes import end_with, is_first, join, own_folder
     from metatower.training.progress import progress
-    from metatower.training.runtime import setup
+    from metatower.training.runtime import interrupted_by_sigterm, setup
 
     if not (math.isfinite(given.checkpoint_every) and given.checkpoint_every >= 0):
         raise UserError(f"Expected --checkpoint-every as seconds of at least 0, got {given.checkpoint_every}.")
@@ -162,7 +162,7 @@ def _execute(recipe: Any, folder: Path, given: Any, arguments: list[str]) -> int
             end_with(int(launcher))
         join(given.coordinator, given.processes, given.process)
     try:
-        with own_folder(folder) as own:
+        with own_folder(folder) as own, nullcontext() if given.coordinator else interrupted_by_sigterm():
             show = progress(given.progress if is_first() else "silent")
             summary = run.execute(recipe, own, show, checkpoint_every_seconds=given.checkpoint_every)
     except (Interrupted, KeyboardInterrupt):
@@ -281,7 +281,7 @@ def _compare(arguments: list[str]) -> int:
     from metatower.recipes.compare_plan import Asked
     from metatower.training.loop import Interrupted
     from metatower.training.progress import progress
-    from metatower.training.runtime import setup
+    from metatower.training.runtime import interrupted_by_sigterm, setup
 
     minutes = given.budget if given.budget is not None else 5.0 if given.quick else 25.0
     asked = Asked(given.families, given.only, given.seeds, minutes, given.quick)
@@ -291,7 +291,8 @@ def _compare(arguments: list[str]) -> int:
     setup()
     command = shlex.join(["metatower", "compare", *arguments])
     try:
-        content = compare(asked, folder, progress(given.progress), command)
+        with interrupted_by_sigterm():
+            content = compare(asked, folder, progress(given.progress), command)
     except (Interrupted, KeyboardInterrupt):
         print("\nStopped. The same command goes on.", file=sys.stderr)
         return 130

@@ -105,6 +105,16 @@ def test_what_nobody_looked_at_is_raised_at_the_end(number):
         press()
 
 
+def test_sigterm_interrupts_inside_the_context_only():
+    def ask():
+        with runtime.interrupted_by_sigterm():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        ask()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_second_interrupt_raises():
     said = []
 

@@ -38,8 +38,9 @@ class OptimisedMAMLFunctions(OnFunctions, OptimisedMAML):
     outer_rate: float = 0.02
     outer_clip: float = 10.0
     outer_decay: float = 0.0
-    rate_rate: float = 1e-2
-    weight_rate: float = 3e-4
+    rate_rate: float = 3e-2
+    weight_rate: float = 4e-3
+    run_clip: float = 0.1
     learn: tuple[Group, ...] = ("weights", "inner-rates", "outer-rates")
     relative: bool = True
 

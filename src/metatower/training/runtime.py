@@ -9,8 +9,8 @@ import platform
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -127,6 +127,27 @@ def machine() -> str:
     except OSError:  # not Linux
         pass
     return f"jax-{jax.__version__}-{hashlib.sha256(chr(10).join(facts).encode()).hexdigest()[:12]}"
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Inside this context SIGTERM is a KeyboardInterrupt, as Ctrl-C is, where it would have ended the process.
+
+    Not for a process that waits for others: no handler runs while it does.
+    """
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Stop:
