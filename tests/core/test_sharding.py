@@ -11,6 +11,7 @@ from tests.contract import ESTIMATORS, EXACT, Memory, curve, data, number, up
 from metatower import sgd
 from metatower.core.sharding import Sharded, how_spread, shard
 from metatower.core.tower import lift
+from metatower.gradients import Clipped, Relative
 from metatower.learners import maml
 
 key = jax.random.key  # the cheap generator of `contract.key` gives a batch of keys other numbers than each key alone
@@ -60,6 +61,14 @@ def test_gradients_through_a_storey_that_is_shared(name, batches):
     tower = up(mean_of(below), {**EXACT, **ESTIMATORS}[name](), above)
     sharded = shard(tower, 2)
     assert_same_step(tower, sharded)
+
+
+@pytest.mark.parametrize("gradient", [Clipped(1e-3), Clipped(1e-3, Relative()), Relative()])
+@pytest.mark.parametrize("batches", [(2, 3), (4, 1), (4, 3)])
+def test_runs_are_clipped_whole_wherever_devices_share(gradient, batches):
+    below, above = batches
+    tower = up(mean_of(below), gradient, above)
+    assert_same_step(tower, shard(tower, 2))
 
 
 def test_three_storeys_shared_at_the_lowest():

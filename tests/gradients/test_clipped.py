@@ -1,6 +1,7 @@
 """The gradient of every run, clipped before the mean is taken."""
 
 import dataclasses
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -13,7 +14,7 @@ from tests.contract import curve, data, key, maml, number
 from metatower import Expected, Objective, Task, Tasks, lift, sgd
 from metatower.core import Unrolled, pick, put
 from metatower.core.keys import fork
-from metatower.gradients import Clipped, Relative
+from metatower.gradients import PES, Clipped, Evolution, ForwardMode, MixedMode, Relative, ScoreFunction
 from metatower.nets import Examples
 from metatower.tasks.chance import uniforms
 
@@ -104,6 +105,18 @@ def test_storey_2_learns_through_it():
         pairs = zip(state.leaves, after.leaves, strict=True)
         moved.append(np.concatenate([np.ravel(b - a) for a, b in pairs]))
     assert 0 < np.linalg.norm(moved[1]) <= 0.1 * 1e-3 * (1 + 1e-9) < np.linalg.norm(moved[0])
+
+
+@pytest.mark.parametrize("estimator", [Evolution(2, 0.1), ForwardMode(), PES(2, 0.1), MixedMode()])
+@pytest.mark.parametrize("wrapper", [partial(Clipped, 1.0), Relative])
+def test_estimators_that_would_be_passed_over_are_refused(estimator, wrapper):
+    with pytest.raises(TypeError, match=f"{type(estimator).__name__} estimates the gradient of many runs"):
+        wrapper(estimator)
+
+
+def test_what_a_score_costs_is_told():
+    for wrapped in (Clipped(1.0, ScoreFunction(8)), Relative(ScoreFunction(8))):
+        assert wrapped.evaluations(3) == ScoreFunction(8).evaluations(3)
 
 
 def test_a_norm_that_is_none_is_refused():

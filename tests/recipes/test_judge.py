@@ -177,10 +177,11 @@ def test_of_letters_as_many_are_judged_as_there_are(shots, capsys):
 
 @pytest.mark.data
 @pytest.mark.parametrize("recipe", [Pictures(), Above()])
-def test_omniglot(recipe, model, capsys):
+@pytest.mark.parametrize("shots", ["1", "10"])  # of twenty drawings of a letter ten are left to be judged on
+def test_omniglot(recipe, shots, model, capsys):
     if not (Path(os.environ.get("METATOWER_DATA", "")) / "omniglot.npz").is_file():
         pytest.skip("METATOWER_DATA names no folder with omniglot.npz")
-    found = evaluated(capsys, model(recipe), "--tasks", "omniglot")
+    found = evaluated(capsys, model(recipe), "--tasks", "omniglot", "--shots", shots)
     assert "20 evaluation alphabets" in found["notes"][0]
 
 

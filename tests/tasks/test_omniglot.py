@@ -145,6 +145,12 @@ def test_a_fetch_that_fails_is_told_without_its_wrappings(monkeypatch, tmp_path)
         omniglot()
 
 
+def test_a_folder_that_is_not_there_is_one_clear_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("METATOWER_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"nowhere, which is not a folder"):
+        omniglot()
+
+
 def test_a_damaged_npz_is_one_clear_error(monkeypatch, tmp_path):
     monkeypatch.setenv("METATOWER_DATA", str(tmp_path))
     for contents in (b"not an archive", b"PK\x03\x04 torn"):

@@ -9,9 +9,29 @@ from metatower.core.keys import fork
 
 
 def score(learner: Learner, task: Task, *, key: PRNGKeyArray, **how) -> Scored:
-    """Adapt to the support, be judged on the query; `how` is passed to `run`."""
+    """Adapt to the support, be judged on the query; `how` is passed to `run`.
+
+    Raises:
+        TypeError: a `loss` of the learner that gives no pair of a loss and metrics.
+    """
     key_adapt, key_query = fork(key, 2)
-    return learner.loss(run(learner, task.support, key=key_adapt, **how), task.query, key=key_query)
+    scored = learner.loss(run(learner, task.support, key=key_adapt, **how), task.query, key=key_query)
+    if not (isinstance(scored, tuple) and len(scored) == 2 and isinstance(scored[1], dict)):
+        what = f"a tuple of {len(scored)}" if isinstance(scored, tuple) else f"one {type(scored).__name__}"
+        raise TypeError(
+            f"{type(learner).__name__}.loss: expected a pair of the loss, a scalar, and a dict of metrics, got {what}. "
+            "Return `loss, {}` where there is nothing else to tell."
+        )
+    return scored
+
+
+def check_scores(of: Gradient, owner: str) -> None:
+    """Raises TypeError if `of` has an estimator of its own, which a gradient that wraps its `score` would pass over."""
+    if type(of).estimate is not Gradient.estimate or type(of).cross is not Gradient.cross:
+        raise TypeError(
+            f"{owner} wraps how a run is scored, and {type(of).__name__} estimates the gradient of many runs: it would "
+            "be passed over. Give one of Unrolled, Truncated, FirstOrder, Implicit or ScoreFunction."
+        )
 
 
 class Unrolled(Gradient):

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from metatower.core import Gradient, Learner, Scored, Task, Unrolled, pick, put
+from metatower.core.gradient import check_scores
+from metatower.core.shares import mean_over_devices
 
 
 class Clipped(Gradient):
@@ -26,7 +28,11 @@ class Clipped(Gradient):
 
     Args:
         norm: of the gradient by all learnable leaves of the learner, above zero.
-        of: how each run is scored.
+        of: how each run is scored; one that has no estimator of its own.
+
+    Raises:
+        ValueError: a norm that is not above zero.
+        TypeError: an `of` with an estimator of its own, such as `Evolution`.
     """
 
     norm: float = eqx.field(static=True, default=1.0)
@@ -35,6 +41,13 @@ class Clipped(Gradient):
     def __check_init__(self):
         if not self.norm > 0:
             raise ValueError(f"Clipped: expected norm above 0, got {self.norm}.")
+        check_scores(self.of, "Clipped")
+
+    def evaluations(self, size: int) -> int:
+        return self.of.evaluations(size)
+
+    def played(self, steps: int) -> int:
+        return self.of.played(steps)
 
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
         return _scored(pick(learner), (learner, task, key), self)
@@ -56,7 +69,9 @@ def _scored_jvp(primals, tangents):
     # by all leaves, whether they move or not: under `vmap` nobody can tell
     (loss, metrics), gradient = jax.value_and_grad(scored, has_aux=True)(leaves)
     along = sum(jnp.vdot(g, move) for g, move in zip(gradient, moves, strict=True) if move is not None)
-    return (loss, metrics), (_factor(gradient, how.norm) * along, jax.tree.map(lambda _: None, metrics))
+    # where devices share the tasks of a run, each has a part of its gradient
+    whole = mean_over_devices(gradient, learner.axis)
+    return (loss, metrics), (_factor(whole, how.norm) * along, jax.tree.map(lambda _: None, metrics))
 
 
 def _factor(gradient: list[Array], norm: float) -> Array:

@@ -6,6 +6,10 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from metatower.core import Gradient, Learner, Scored, Task, Unrolled
+from metatower.core.gradient import check_scores
+from metatower.gradients.lifelong import Lifelong
+from metatower.gradients.multi_step import MultiStep
+from metatower.gradients.reptile import Reptile
 
 
 class Relative(Gradient):
@@ -18,12 +22,29 @@ class Relative(Gradient):
     all alike. The *value* stays the loss, so that what is shown and stored keeps its unit.
 
     Args:
-        of: how each run is scored.
+        of: how each run is scored; one that has no estimator of its own.
         least: losses below it are not told apart; above zero, as some task may be solved exactly.
+
+    Raises:
+        TypeError: an `of` with an estimator of its own, such as `Evolution`, or whose derivative is not that of its value.
     """
 
     of: Gradient = Unrolled()
     least: float = eqx.field(static=True, default=1e-6)
+
+    def __check_init__(self):
+        check_scores(self.of, "Relative")
+        if isinstance(self.of, Lifelong | MultiStep | Reptile):
+            raise TypeError(
+                f"Relative divides by the loss, and the derivative of what {type(self.of).__name__} scores is not that of "
+                "its loss: the storey above would get a wrong gradient. Give Unrolled, Truncated or FirstOrder."
+            )
+
+    def evaluations(self, size: int) -> int:
+        return self.of.evaluations(size)
+
+    def played(self, steps: int) -> int:
+        return self.of.played(steps)
 
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
         loss, metrics = self.of.score(learner, task, key=key)

@@ -210,7 +210,7 @@ def _complaint(given: Any, hint: Any) -> str:
         return "" if fine else "as a finite number, not negative"
     if hint is int:
         fine = isinstance(given, int) and not isinstance(given, bool) and 0 <= given < 2**53
-        return "" if fine else "as an integer, not negative"
+        return "" if fine else "as an integer from 0 to 2**53 - 1"
     if isinstance(hint, type) and not isinstance(given, hint):
         return f"as a {hint.__name__}"
     return ""

@@ -184,7 +184,7 @@ def _pictures(name: str, takes: Takes, queries_given: bool) -> tuple[Tasks, str,
     from metatower.tasks.episodes import Episodes
     from metatower.tasks.glyph_families import glyph_family, script_family
     from metatower.tasks.glyphs import LEAST_FONTS, SPLITS, glyphs
-    from metatower.tasks.omniglot import alphabet_family, omniglot
+    from metatower.tasks.omniglot import DRAWINGS, alphabet_family, omniglot
     from metatower.tasks.pooled import Pooled
 
     size = takes.size
@@ -204,12 +204,14 @@ def _pictures(name: str, takes: Takes, queries_given: bool) -> tuple[Tasks, str,
         )
     if takes.height:
         words = "Omniglot's 20 evaluation alphabets: a distribution is the letters of one alphabet in one transform."
-        return alphabet_family("test", size=size, **layout), "distribution", words
+        layout["queries"] = _queries(takes, queries_given, DRAWINGS)
+        return alphabet_family("test", size=size, drawings=DRAWINGS, **layout), "distribution", words
     if name == "glyphs":
         layout["queries"] = _queries(takes, queries_given, LEAST_FONTS)  # every letter has so many, and few have more
         letters = glyphs().select(SPLITS["test"], min_fonts=takes.shots + layout["queries"])
         episodes = Episodes(resized(letters.images, size), letters.count, **layout)
         return episodes, "task", f"{episodes.classes} letters of the scripts {scripts}."
+    layout["queries"] = _queries(takes, queries_given, DRAWINGS)
     episodes = omniglot("test", "alphabets", rotations=False, size=size, **layout)
     return episodes, "task", f"{episodes.classes} letters of Omniglot's 20 evaluation alphabets, upright."
 

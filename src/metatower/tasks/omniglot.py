@@ -24,6 +24,8 @@ from metatower.tasks.episodes import Episodes
 from metatower.tasks.glyph_families import GlyphFamily, check_split
 
 SIZE = 28
+DRAWINGS = 20
+"""Of every character."""
 SOURCE = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 ZIPS = {
     "images_background.zip": "md5:68d2efa1b9178cc56df9314c21c6e718",
@@ -118,6 +120,8 @@ def read_omniglot() -> Omniglot:
         UserError: it cannot be fetched, or a file is damaged.
     """
     folder = os.environ.get("METATOWER_DATA")
+    if folder and not Path(folder).is_dir():
+        raise UserError(f"METATOWER_DATA is {folder}, which is not a folder. Name one with omniglot.npz, or unset it.")
     ready = Path(folder) / "omniglot.npz" if folder else None
     if ready is not None and ready.is_file():
         arrays = _from_npz(ready)
