@@ -42,5 +42,5 @@ def test_of_two_runs_it_weighs_them_alike():
 
 @pytest.mark.parametrize("of", [MultiStep(jnp.ones(2)), Reptile(), Lifelong(jnp.ones(2))])
 def test_scores_of_which_the_derivative_is_another_are_refused(of):
-    with pytest.raises(TypeError, match=f"what {type(of).__name__} scores is not that of"):
+    with pytest.raises(TypeError, match=f"what {type(of).__name__} scores is not that"):
         Relative(of)

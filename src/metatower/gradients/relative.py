@@ -26,7 +26,8 @@ class Relative(Gradient):
         least: losses below it are not told apart; above zero, as some task may be solved exactly.
 
     Raises:
-        TypeError: an `of` with an estimator of its own, such as `Evolution`, or whose derivative is not that of its value.
+        TypeError: an `of` with an estimator of its own, such as `Evolution`, or one whose derivative is not that of
+            its value.
     """
 
     of: Gradient = Unrolled()
@@ -36,8 +37,8 @@ class Relative(Gradient):
         check_scores(self.of, "Relative")
         if isinstance(self.of, Lifelong | MultiStep | Reptile):
             raise TypeError(
-                f"Relative divides by the loss, and the derivative of what {type(self.of).__name__} scores is not that of "
-                "its loss: the storey above would get a wrong gradient. Give Unrolled, Truncated or FirstOrder."
+                f"Relative divides by the loss, and the derivative of what {type(self.of).__name__} scores is not that "
+                "of its loss: the storey above would get a wrong gradient. Give Unrolled, Truncated or FirstOrder."
             )
 
     def evaluations(self, size: int) -> int:
