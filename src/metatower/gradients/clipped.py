@@ -46,9 +46,6 @@ class Clipped(Gradient):
     def evaluations(self, size: int) -> int:
         return self.of.evaluations(size)
 
-    def played(self, steps: int) -> int:
-        return self.of.played(steps)
-
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
         return _scored(pick(learner), (learner, task, key), self)
 

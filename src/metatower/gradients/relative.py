@@ -7,6 +7,7 @@ from jaxtyping import PRNGKeyArray
 
 from metatower.core import Gradient, Learner, Scored, Task, Unrolled
 from metatower.core.gradient import check_scores
+from metatower.gradients.clipped import Clipped
 from metatower.gradients.lifelong import Lifelong
 from metatower.gradients.multi_step import MultiStep
 from metatower.gradients.reptile import Reptile
@@ -35,7 +36,7 @@ class Relative(Gradient):
 
     def __check_init__(self):
         check_scores(self.of, "Relative")
-        if isinstance(self.of, Lifelong | MultiStep | Reptile):
+        if isinstance(self.of, Clipped | Lifelong | MultiStep | Reptile):
             raise TypeError(
                 f"Relative divides by the loss, and the derivative of what {type(self.of).__name__} scores is not that "
                 "of its loss: the storey above would get a wrong gradient. Give Unrolled, Truncated or FirstOrder."
@@ -43,9 +44,6 @@ class Relative(Gradient):
 
     def evaluations(self, size: int) -> int:
         return self.of.evaluations(size)
-
-    def played(self, steps: int) -> int:
-        return self.of.played(steps)
 
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
         loss, metrics = self.of.score(learner, task, key=key)

@@ -50,13 +50,13 @@ class Recipe(ABC):
             UserError: a value of another type than the option's, a number that is not finite or negative, or a tuple
                 of numbers that is empty or has one below 1.
         """
+        if isinstance(self.seed, int) and self.seed >= 2**32:
+            raise UserError(f"{self.name}: expected seed from 0 to 2**32 - 1, got {self.seed}.")
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             given, hint = getattr(self, field.name), hints[field.name]
             if wrong := _complaint(given, hint):
                 raise UserError(f"{self.name}: expected {field.name} {wrong}, got {given!r}.")
-        if self.seed >= 2**32:
-            raise UserError(f"{self.name}: expected seed from 0 to 2**32 - 1, got {self.seed}.")
 
     def check_pixels(self, size: int) -> None:
         """Raises UserError if pictures of so many pixels a side are too small or too large."""
