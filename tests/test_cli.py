@@ -82,7 +82,7 @@ class TestComplaints:
             (["train", "maml-sinusoid", "--seed", "-1"], "seed"),
             (["train", "maml-sinusoid", "--seed", "9" * 20], "expected seed from 0 to 2**32 - 1"),
             (["train", "maml-sinusoid", "--stpes", "3"], "Perhaps you meant --steps. See `metatower train"),
-            (["train", "maml-glyphs", "--ways", "100000"], "Expected at most 1968 ways"),
+            (["train", "maml-glyphs", "--ways", "100000"], "Expected at most 1739 ways"),
             (["train", "maml-glyphs", "--shots", "500"], "different drawings. Ask for fewer"),
             (["train", "maml-glyphs", "--size", "1"], "expected size from 4 to 256 pixels, got 1"),
             (["train", "optimised-maml", "--size", "100000"], "expected size from 4 to 256 pixels, got 100000"),

@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stderr
@@ -34,6 +35,9 @@ from metatower.options import (
 )
 
 # jax and the recipes are imported where they are used: help and complaints about arguments come at once.
+
+BEGAN = time.monotonic()
+"""What a run takes is counted from here: imports and the first drawing of letters are part of the wait."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -164,7 +168,7 @@ def _execute(recipe: Any, folder: Path, given: Any, arguments: list[str]) -> int
     try:
         with own_folder(folder) as own, nullcontext() if given.coordinator else interrupted_by_sigterm():
             show = progress(given.progress if is_first() else "silent")
-            summary = run.execute(recipe, own, show, checkpoint_every_seconds=given.checkpoint_every)
+            summary = run.execute(recipe, own, show, checkpoint_every_seconds=given.checkpoint_every, began=BEGAN)
     except (Interrupted, KeyboardInterrupt):
         return _stopped(folder)
     except (MemoryError, OverflowError, RuntimeError) as error:
@@ -292,7 +296,7 @@ def _compare(arguments: list[str]) -> int:
     command = shlex.join(["metatower", "compare", *arguments])
     try:
         with interrupted_by_sigterm():
-            content = compare(asked, folder, progress(given.progress), command)
+            content = compare(asked, folder, progress(given.progress), command, began=BEGAN)
     except (Interrupted, KeyboardInterrupt):
         print("\nStopped. The same command goes on.", file=sys.stderr)
         return 130

@@ -260,7 +260,7 @@ def test_bad_options_are_one_clear_error():
 
 
 def test_small_groups_are_left_out():
-    letters = glyphs().select(("Coptic", "Lisu"))
+    letters = glyphs().select(("Coptic", "Old Italic"))
     family = GlyphFamily(letters.images, letters.count, letters.script, ways=10)
     assert family.group_count.shape == (1,)
 

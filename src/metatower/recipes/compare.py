@@ -1,6 +1,7 @@
 """The families of meta-meta-learning and their baselines at equal compute: what `metatower compare meta-meta` does."""
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,21 @@ from metatower.training.progress import Progress
 PLAN = "plan.json"
 
 
-def compare(asked: Asked, folder: Path, show: Progress, command: str) -> dict[str, Any]:
+def compare(asked: Asked, folder: Path, show: Progress, command: str, *, began: float | None = None) -> dict[str, Any]:
     """Trains, judges and compares in `folder`, or goes on there, and gives what `comparison.json` holds.
 
     Every training and every judgement has a file of its own, and what has one is not done again: after any kind of
-    end the same call goes on.
+    end the same call goes on. `began` is when the work began, by `time.monotonic()`, if it was before this call.
 
     Raises:
         UserError: what is asked cannot be, or the folder is of another comparison.
         Interrupted: Ctrl-C or SIGTERM while training.
     """
+    began = time.monotonic() if began is None else began
     asked.check()
     where = ground(asked.families)
     make_folder(folder)
-    with sole_user(folder), run.stopwatch(folder) as seconds:
+    with sole_user(folder), run.stopwatch(folder, began) as seconds:
         planned = _planned(asked, where, folder, show)
         found: dict[tuple[str, str], list[Measured]] = {}
         parents: dict[str, str] = {}

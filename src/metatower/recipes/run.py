@@ -27,7 +27,12 @@ CONFIG, MODEL, CONCLUSION, SUMMARY, ELAPSED = (
 
 
 def execute(
-    recipe: Recipe, folder: Path, show: Progress | None = None, *, checkpoint_every_seconds: float = 30.0
+    recipe: Recipe,
+    folder: Path,
+    show: Progress | None = None,
+    *,
+    checkpoint_every_seconds: float = 30.0,
+    began: float | None = None,
 ) -> dict[str, Any]:
     """Runs a recipe in `folder`, or continues it there, and gives its summary.
 
@@ -36,10 +41,16 @@ def execute(
     run is complete. A stage whose files are there is not done again. However often it is stopped, the final files
     are the same to the last bit, but for the `seconds` of the summary, which add up over all sessions.
 
+    Args:
+        recipe, folder, show: what to run, where, and who is told how far it is.
+        checkpoint_every_seconds: wall time between checkpoints.
+        began: when the work began, by `time.monotonic()`, if it was before this call.
+
     Raises:
         UserError: the folder holds another run, or cannot be written.
         Interrupted: Ctrl-C or SIGTERM while training; KeyboardInterrupt elsewhere.
     """
+    began = time.monotonic() if began is None else began
     show = Silent() if show is None else show
     if is_finished(folder):
         check_config(recipe, folder)
@@ -59,7 +70,7 @@ def execute(
     if not (folder / CONFIG).exists():
         write_json(folder / CONFIG, config)
     _check_data(config, folder)
-    with stopwatch(folder) as seconds:
+    with stopwatch(folder, began) as seconds:
         if not (folder / MODEL).exists():
             learner = recipe.begin(learner, folder, show)
             state = train(
@@ -227,8 +238,13 @@ def _decides(recipe: Recipe) -> dict[str, Any]:
 
 
 @contextmanager
-def stopwatch(folder: Path, every: float = 1.0):
+def stopwatch(folder: Path, began: float, every: float = 1.0):
     """Counts the seconds spent in `folder` over all sessions, also those that were killed.
+
+    Args:
+        folder: where they are noted.
+        began: when this session began, by `time.monotonic()`.
+        every: seconds from note to note.
 
     Yields:
         A function that gives the seconds so far.
@@ -237,7 +253,7 @@ def stopwatch(folder: Path, every: float = 1.0):
     before = 0.0
     with suppress(UserError, KeyError, TypeError, ValueError):
         before = float(read_json(path)["seconds"])
-    began, ended = time.monotonic(), threading.Event()
+    ended = threading.Event()
 
     def seconds() -> float:
         return before + time.monotonic() - began

@@ -113,8 +113,7 @@ class GlyphFamily(Tasks):
     """A family of distributions of picture tasks: a task of storey 2 is a pair of `GlyphTasks`.
 
     A member has a set of letters of one script, one attribute that is the class, a centre and a width for every
-    other one. Support and query are the same distribution on two halves of the letters, which share none;
-    some letters are drawn alike, such as an Arabic one and its isolated form, so that a few pictures are on both sides.
+    other one. Support and query are the same distribution on two halves of the letters, which share none.
     Members hold the whole pool of drawings: sample a member and use it inside one `vmap`, where the pool is shared;
     members that *leave* a `vmap` have a copy each.
 
