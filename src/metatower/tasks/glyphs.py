@@ -29,8 +29,8 @@ INK = 20
 """Pixels along the larger side of the inked box, which sits in the middle."""
 LEAST_FONTS = 4
 ALIKE = 0.2
-"""Most of a letter's drawings that may be another's; with more it is left out as the same letter. Up to there only those
-drawings are left out: a font without small letters must not take them from all others."""
+"""Most of a letter's drawings that may be another's; with more it is left out as the same letter. Up to there only
+those drawings are left out: a font without small letters must not take them from all others."""
 _DRAWN_AT = 3 * INK
 _RENDERER = 2
 """To be counted up whenever the drawings change, so that old caches are not used."""
