@@ -24,7 +24,7 @@ from metatower.adapters.pictures import prepared
 from metatower.core import Learner, Tasks
 from metatower.core.errors import UserError
 from metatower.evaluation.episodes import evaluate
-from metatower.evaluation.statistics import interval, paired
+from metatower.evaluation.statistics import interval, paired, verdict
 from metatower.learners import LogisticRegression, NearestNeighbour
 from metatower.learners.features import FeatureLearner, unit
 from metatower.learners.nearest import flat
@@ -199,7 +199,9 @@ def page(content: dict) -> str:
 
 def _gain(over: dict) -> str:
     lo, hi = over["ci95"]
-    return f"{over['difference']:+.1f} [{lo:+.1f}, {hi:+.1f}]" + ("" if lo > 0 else ": no gain here")
+    return f"{over['difference']:+.1f} [{lo:+.1f}, {hi:+.1f}]" + (
+        "" if lo > 0 else f": {verdict((lo, hi), 'accuracy')}"
+    )
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from metatower.evaluation.statistics import verdict
+
 PUBLISHED = (
     ("LEO on features of a WRN-28-10 (Rusu et al. 2019, table 1)", "61.76 ± 0.08", "77.59 ± 0.12"),
     ("MAML, a Conv-4 of its own (Finn et al. 2017)", "48.70 ± 1.84", "63.11 ± 0.92"),
@@ -54,7 +56,8 @@ def _cells(row):
     if "leo_minus" not in row:
         return f"**{accuracy}**", ""
     lo, hi = row["leo_minus_ci95"]
-    return accuracy, f"{row['leo_minus']:+.2f} [{lo:+.2f}, {hi:+.2f}]{'' if lo > 0 else ': no gain here'}"
+    said = "" if lo > 0 else f": {verdict((lo, hi), 'accuracy')}"
+    return accuracy, f"{row['leo_minus']:+.2f} [{lo:+.2f}, {hi:+.2f}]{said}"
 
 
 def _said(rows, shots):

@@ -56,7 +56,7 @@ def test_the_main_jobs_table_is_that_of_its_file():
         if name in paired:
             lo, hi = paired[name]["ci95"]
             expected = f"{100 * paired[name]['difference']:+.1f} [{100 * lo:+.1f}, {100 * hi:+.1f}]"
-            assert better == expected + (": no gain here" if lo <= 0 else "")
+            assert better == expected + ("" if lo > 0 else ": no gain here" if hi >= 0 else ": worse")
 
 
 def test_the_seeds_of_the_main_job_are_those_of_their_files():

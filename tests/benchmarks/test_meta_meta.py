@@ -48,7 +48,7 @@ def test_a_gain_is_told_as_one_and_the_lack_of_it_too():
     assert "- Ours, fresh: has 26 % less loss [22, 30], against the best of its baselines, pooled MAML + K." in gained
     assert "no gain here" not in gained
     assert "- By hand." in gained
-    assert "has 22 % more loss [16, 28]: no gain here" in lost
+    assert "has 22 % more loss [16, 28]: worse" in lost
     points = page(collected({}, [comparison("glyphs", 0.1, "accuracy")], []))
     assert "has 10.0 points more accuracy [5.0, 15.0], against" in points
     assert "| **ours** | 50.00 | 25.00 [15.00, 35.00] | 37.50 | 2 |" in points

@@ -80,7 +80,10 @@ def test_what_is_worse_or_not_finite_is_no_gain():
     made.add("theirs", scores(), "task")
     made.add("diverged", {"loss": np.full(12, np.nan)}, "task")
     made.compare("ours", "theirs", "diverged")
-    assert all(row.verdict.startswith("no gain here") for row in made.paired)
+    said = {(row.against, row.metric): row.verdict for row in made.paired}
+    assert (said["theirs", "accuracy"], said["theirs", "loss"]) == ("lower: worse", "higher: worse")
+    assert not any(row.gain for row in made.paired)
+    assert made.paired[-1].verdict.startswith("no gain here")
     assert "not finite" in made.paired[-1].verdict
 
 

@@ -40,7 +40,7 @@ def test_of_two_runs_it_weighs_them_alike():
     assert max(jnp.max(jnp.abs(ratio * value - 1)) for ratio in ratios) > 0.01, "not the plain one over the mean loss"
 
 
-@pytest.mark.parametrize("of", [Clipped(), MultiStep(jnp.ones(2)), Reptile(), Lifelong(jnp.ones(2))])
+@pytest.mark.parametrize("of", [Clipped(), Relative(), MultiStep(jnp.ones(2)), Reptile(), Lifelong(jnp.ones(2))])
 def test_scores_of_which_the_derivative_is_another_are_refused(of):
     with pytest.raises(TypeError, match=f"what {type(of).__name__} scores is not that"):
         Relative(of)

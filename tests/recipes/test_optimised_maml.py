@@ -123,15 +123,15 @@ def test_runs_of_the_random_search_share_the_programs_of_storey_2s():
 def test_options_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="learn"):
         OptimisedMAMLFunctions.with_options({"learn": ["rates"]})
-    with pytest.raises(UserError, match="momentum is learned at decay_rate, got 0"):
+    with pytest.raises(UserError, match="momentum is learned at --decay-rate, got 0"):
         RECIPES["optimised-maml"](decay_rate=0.0)
     with pytest.raises(UserError, match="learned-loss needs a network of which all layers"):
         RECIPES["optimised-maml"](learn=("learned-loss",))
-    with pytest.raises(UserError, match="meta_batch of at least 1"):
+    with pytest.raises(UserError, match="--meta-batch of at least 1"):
         OptimisedMAMLFunctions(meta_batch=0)
-    with pytest.raises(UserError, match="inner_rate above 0"):
+    with pytest.raises(UserError, match="--inner-rate above 0"):
         OptimisedMAMLFunctions(inner_rate=0.0)
-    with pytest.raises(UserError, match="held_out_kinds that are not learned from, got 'square' in both"):
+    with pytest.raises(UserError, match="--held-out-kinds that are not learned from, got 'square' in both"):
         OptimisedMAMLFunctions(held_out_kinds=("step", "square"))
     with pytest.raises(UserError, match=r"kinds from .*'wave'"):
         OptimisedMAMLFunctions(kinds=("wave",)).build()

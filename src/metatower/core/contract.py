@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -236,6 +236,9 @@ At = Callable[[list[Array]], Objective]
 
 class Gradient(eqx.Module):
     """How a gradient crosses a storey: how one inner run is scored, and how the score is differentiated."""
+
+    of_the_loss: ClassVar[bool] = True
+    """Whether the derivative of a score is that of its value, exactly or nearly: if so, it may be divided by that."""
 
     @abstractmethod
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:

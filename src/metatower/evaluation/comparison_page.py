@@ -97,7 +97,7 @@ def _verdict(difference: tuple[float | None, ...], metric: str) -> str:
     near, far = sorted((abs(low), abs(high)))
     gained = (mean > 0) == (metric == "accuracy")
     said = f"has {size} {'more' if mean > 0 else 'less'} {metric} [{near:.{digits}f}, {far:.{digits}f}]"
-    return said if gained else f"{said}: no gain here"
+    return said if gained else f"{said}: worse"
 
 
 def columns(content: dict[str, Any]) -> list[str]:

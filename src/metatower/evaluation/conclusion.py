@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from metatower.core.errors import UserError
-from metatower.evaluation.statistics import HIGHER_IS_BETTER, Interval, gain, interval, paired
+from metatower.evaluation.statistics import Interval, gain, interval, paired, verdict
 from metatower.training.files import read_json, write_json
 
 Scores = dict[str, np.ndarray]
@@ -44,7 +44,8 @@ class Paired:
         lo, hi = self.ci95
         if not (np.isfinite(lo) and np.isfinite(hi)):
             return "no gain here (cannot be compared: too few units, or a value that is not finite)"
-        return f"{'higher' if self.metric in HIGHER_IS_BETTER else 'lower'}: a gain" if self.gain else "no gain here"
+        side = "higher: " if lo > 0 else "lower: " if hi < 0 else ""
+        return side + verdict(self.ci95, self.metric)
 
     @property
     def gain(self) -> bool:

@@ -151,3 +151,13 @@ def gain(difference: Interval | tuple[float, float], metric: str) -> bool:
     """
     lo, hi = (difference.lo, difference.hi) if isinstance(difference, Interval) else difference
     return bool(lo > 0) if metric in HIGHER_IS_BETTER else bool(hi < 0)
+
+
+def verdict(difference: Interval | tuple[float, float], metric: str) -> str:
+    """`a gain`, `worse`, or `no gain here` where the interval of a difference has both sides of zero.
+
+    >>> verdict((-2.0, -1.0), "accuracy"), verdict((-2.0, 1.0), "loss")
+    ('worse', 'no gain here')
+    """
+    lo, hi = (difference.lo, difference.hi) if isinstance(difference, Interval) else difference
+    return "no gain here" if lo <= 0 <= hi else "a gain" if gain(difference, metric) else "worse"

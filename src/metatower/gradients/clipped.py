@@ -1,6 +1,6 @@
 """The gradient of each run, clipped before the runs are averaged."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -35,6 +35,7 @@ class Clipped(Gradient):
         TypeError: an `of` with an estimator of its own, such as `Evolution`.
     """
 
+    of_the_loss: ClassVar[bool] = False
     norm: float = eqx.field(static=True, default=1.0)
     of: Gradient = Unrolled()
 

@@ -1,5 +1,7 @@
 """The loss over a whole life, and not at its end only."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -33,6 +35,7 @@ class Lifelong(Gradient):
         ValueError: another number of weights; a learner whose `update` reports no loss.
     """
 
+    of_the_loss: ClassVar[bool] = False
     weights: Constant
     logarithm: bool = eqx.field(static=True)
 

@@ -1,5 +1,7 @@
 """The multi-step loss of MAML++."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,7 @@ class MultiStep(Gradient):
         learned: whether the storey above the one that descends this gradient may learn them.
     """
 
+    of_the_loss: ClassVar[bool] = False
     weights: Constant | Float[Array, " steps"]
 
     def __init__(self, weights: Float[Array, " steps"], learned: bool = False):

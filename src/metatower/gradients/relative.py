@@ -1,5 +1,7 @@
 """The gradient of the logarithm of each run's loss."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,10 +9,6 @@ from jaxtyping import PRNGKeyArray
 
 from metatower.core import Gradient, Learner, Scored, Task, Unrolled
 from metatower.core.gradient import check_scores
-from metatower.gradients.clipped import Clipped
-from metatower.gradients.lifelong import Lifelong
-from metatower.gradients.multi_step import MultiStep
-from metatower.gradients.reptile import Reptile
 
 
 class Relative(Gradient):
@@ -31,12 +29,13 @@ class Relative(Gradient):
             its value.
     """
 
+    of_the_loss: ClassVar[bool] = False
     of: Gradient = Unrolled()
     least: float = eqx.field(static=True, default=1e-6)
 
     def __check_init__(self):
         check_scores(self.of, "Relative")
-        if isinstance(self.of, Clipped | Lifelong | MultiStep | Reptile):
+        if not self.of.of_the_loss:
             raise TypeError(
                 f"Relative divides by the loss, and the derivative of what {type(self.of).__name__} scores is not that "
                 "of its loss: the storey above would get a wrong gradient. Give Unrolled, Truncated or FirstOrder."

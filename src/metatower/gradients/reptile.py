@@ -1,5 +1,7 @@
 """Reptile."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,8 @@ class Reptile(Gradient):
     fixed, so it is defined for any learner whose start depends on its leaves; leaves that the start does not
     depend on (rates) get zero.
     """
+
+    of_the_loss: ClassVar[bool] = False
 
     def score(self, learner: Learner, task: Task, *, key: PRNGKeyArray) -> Scored:
         key_adapt, key_query = fork(key, 2)

@@ -51,29 +51,29 @@ class Recipe(ABC):
                 of numbers that is empty or has one below 1.
         """
         if isinstance(self.seed, int) and self.seed >= 2**32:
-            raise UserError(f"{self.name}: expected seed from 0 to 2**32 - 1, got {self.seed}.")
+            raise UserError(f"{self.name}: expected --seed from 0 to 2**32 - 1, got {self.seed}.")
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             given, hint = getattr(self, field.name), hints[field.name]
             if wrong := _complaint(given, hint):
-                raise UserError(f"{self.name}: expected {field.name} {wrong}, got {given!r}.")
+                raise UserError(f"{self.name}: expected {flag(field.name)} {wrong}, got {given!r}.")
 
     def check_pixels(self, size: int) -> None:
         """Raises UserError if pictures of so many pixels a side are too small or too large."""
         if not LEAST_PIXELS <= size <= MOST_PIXELS:
-            raise UserError(f"{self.name}: expected size from {LEAST_PIXELS} to {MOST_PIXELS} pixels, got {size}.")
+            raise UserError(f"{self.name}: expected --size from {LEAST_PIXELS} to {MOST_PIXELS} pixels, got {size}.")
 
     def at_least_one(self, *names: str) -> None:
         """Raises UserError if one of these options is below 1."""
         for name in names:
             if getattr(self, name) < 1:
-                raise UserError(f"{self.name}: expected {name} of at least 1, got {getattr(self, name)}.")
+                raise UserError(f"{self.name}: expected {flag(name)} of at least 1, got {getattr(self, name)}.")
 
     def above_zero(self, *names: str) -> None:
         """Raises UserError if one of these options is not above 0."""
         for name in names:
             if getattr(self, name) <= 0:
-                raise UserError(f"{self.name}: expected {name} above 0, got {getattr(self, name)}.")
+                raise UserError(f"{self.name}: expected {flag(name)} above 0, got {getattr(self, name)}.")
 
     def seed_for(self, stream: int) -> int:
         """A seed for another stream of tasks than the run's own."""
@@ -188,6 +188,15 @@ class Recipe(ABC):
             raise
         except (TypeError, ValueError) as error:
             raise UserError(f"The options of the recipe {cls.name} cannot be used: {error}.") from error
+
+
+def flag(name: str) -> str:
+    """An option as it is typed on the command line.
+
+    >>> flag("inner_rate")
+    '--inner-rate'
+    """
+    return "--" + name.replace("_", "-")
 
 
 def _complaint(given: Any, hint: Any) -> str:

@@ -35,7 +35,9 @@ class OnFunctions(Recipe):
     def check(self) -> None:
         super().check()
         if both := sorted(set(self.kinds) & set(self.held_out_kinds)):
-            raise UserError(f"{self.name}: expected held_out_kinds that are not learned from, got {both[0]!r} in both.")
+            raise UserError(
+                f"{self.name}: expected --held-out-kinds that are not learned from, got {both[0]!r} in both."
+            )
 
     @property
     def metric(self) -> str:

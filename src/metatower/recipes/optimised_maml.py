@@ -72,10 +72,12 @@ class OptimisedMAML(MAMLBaselines):
         super().check()
         unknown = sorted(set(self.learn) - set(GROUPS))
         if unknown:
-            raise UserError(f"{self.name}: expected learn from {', '.join(GROUPS)}, got {unknown[0]!r}.")
+            raise UserError(f"{self.name}: expected --learn from {', '.join(GROUPS)}, got {unknown[0]!r}.")
         self.at_least_one("steps")
         if "momentum" in self.learn and self.decay_rate == 0:
-            raise UserError(f"{self.name}: momentum is learned at decay_rate, got 0. Raise it, or leave momentum out.")
+            raise UserError(
+                f"{self.name}: momentum is learned at --decay-rate, got 0. Raise it, or leave momentum out."
+            )
         if "learned-loss" in self.learn and self.adapted is not None:
             raise UserError(f"{self.name}: learned-loss needs a network of which all layers move on a task.")
 

@@ -1,6 +1,7 @@
 """The main job: the loop on families of pictures of letters."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,7 +77,17 @@ class OptimisedMAMLGlyphs(OptimisedMAML):
         sizes = (self.size**2, *self.hidden, WAYS)
         return Supervised(MLP(sizes, key=jax.random.key(seed)), cross_entropy)
 
+    @cached_property
+    def _families(self) -> dict[str, Tasks]:
+        return {}
+
     def family(self, split: str) -> Tasks:
+        # read and checked once: a search asks for it hundreds of times, and would wait for it half of its time
+        if split not in self._families:
+            self._families[split] = self._family(split)
+        return self._families[split]
+
+    def _family(self, split: str) -> Tasks:
         return glyph_family(
             split,
             classes=self.classes,
