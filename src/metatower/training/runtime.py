@@ -9,7 +9,7 @@ import platform
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -130,7 +130,7 @@ def machine() -> str:
 
 
 @contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
+def interrupted_by_sigterm() -> Generator[None]:
     """Inside this context SIGTERM is a KeyboardInterrupt, as Ctrl-C is, where it would have ended the process.
 
     Not for a process that waits for others: no handler runs while it does.
