@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--progress", default="auto")
     given = parser.parse_args()
-    runtime.setup()
+    runtime.setup(1)  # LAPACK can wait for ever in programs for several CPU devices (jax 0.10)
     learners: dict[str, Any] = {source: find_learner(name).learner for source, name in SOURCES.items()}
     made: dict[str, list[dict]] = {source: [] for source in SOURCES}
     for target, tasks_of in TARGETS.items():

@@ -134,7 +134,7 @@ def test_the_page_says_who_is_better(rows):
     content = {"command": "x", "network_steps": 1, "channels": [8], "steps": 4, "every": 2, "episodes": 30}
     content |= {"validated_on": 20, "ways": 5, "queries": 15, "batch": 6}
     made = []
-    for name, lo, hi in (("a", 1, 2), ("b", -1, 2), ("c", -3, -1)):
+    for name, lo, hi in (("a", 1.0, 2.0), ("b", -1.0, 2.0), ("c", -3.0, -1.0)):
         row = {**rows[1], "method": name, "leo_minus": (lo + hi) / 2, "leo_minus_ci95": [lo, hi]}
         made.append(row)
     text = page({**content, "rows": [rows[0], *made]})

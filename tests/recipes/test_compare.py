@@ -20,7 +20,7 @@ from metatower.recipes.compare_plan import Asked, Planned, plan
 from metatower.recipes.compare_seed import _trained, slug
 from metatower.recipes.compare_tables import RESULT
 from metatower.recipes.families import family_recipe
-from metatower.recipes.feature_baselines import trainer
+from metatower.recipes.feature_baselines import PROTOTYPES, trainer
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
 from metatower.tasks.pooled import Pooled
@@ -29,6 +29,7 @@ from metatower.training.progress import Silent
 TINY = {"hidden": (4,), "meta_steps": 2, "meta_batch": 2, "inner_steps": 1}
 OPTIONS = {
     "meta-optimisation": {"distributions": 2, "judged": 2},
+    "meta-optimised-prototypes": {"distributions": 2, "judged": 2},
     "recurrent": {
         "distributions": 2, "judged": 2, "tasks": 2, "memory": 3, "task_memory": 2, "rank": 2, "rule_units": 2
     },
@@ -47,9 +48,9 @@ SPLITS = {
     "glyphs": {"held-out scripts and ranges"},
 }
 FIRST, LAST = ("meta-optimisation", "recurrent"), ("hierarchical", "meta-gan")
-PLANNED = Planned(1e9, 2, 5, 2, dict.fromkeys(OPTIONS, 2), {}, {
+PLANNED = Planned(1e9, 2, 5, 2, dict.fromkeys(OPTIONS, 2), {}, 2, {
     "pooled MAML": 10, "random search": 20, "meta-optimisation": 30, "recurrent": None,
-    "hierarchical": 40, "meta-gan": None,
+    "hierarchical": 40, "meta-gan": None, "meta-optimised-prototypes": 0,
 }, 2, 2, 3, 2)  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def tiny(monkeypatch):
 
     def planned(asked, where, show):
         steps = dict.fromkeys(asked.chosen(where), 2)
-        return dataclasses.replace(PLANNED, steps=steps, heads=dict.fromkeys(HEADS, 2) if where.features else {})
+        return dataclasses.replace(PLANNED, steps=steps, heads=dict.fromkeys(HEADS, 4) if where.features else {})
 
     monkeypatch.setattr(comparing, "plan", planned)
 
@@ -77,6 +78,7 @@ def tiny(monkeypatch):
         pytest.param("functions", LAST, marks=pytest.mark.slow),
         pytest.param("glyphs", FIRST, marks=pytest.mark.slow),
         pytest.param("glyphs", LAST, marks=pytest.mark.slow),
+        pytest.param("glyphs", ("meta-optimised-prototypes",), marks=pytest.mark.slow),
     ],
 )
 def test_it_is_trained_judged_and_told_once(families, only, tmp_path, monkeypatch):
@@ -207,6 +209,29 @@ def test_the_same_compute_for_all(families, monkeypatch):
         head = trainer(recipe, name, where.features(0), steps)
         each = costs(head, Pooled(recipe.data()), compile=False).costs[0].flops
         assert steps * each == pytest.approx(planned.flops, abs=each)
+
+
+def test_prototypes_have_the_same_compute_as_all():
+    where, name = grounds.ground("glyphs"), "meta-optimised-prototypes"
+    planned = plan(Asked("glyphs", minutes=1.0, quick=True, only=(name,)), where, Silent())
+    recipe = family_recipe(name, where)
+    from metatower.core.plan import plan as costs
+
+    one = costs(recipe.learner(), recipe.data(), compile=False).costs[0].flops
+    head = costs(trainer(recipe, PROTOTYPES, where.features(0), 1), Pooled(recipe.data()), compile=False).costs[0].flops
+    ours = planned.steps[name] * one + planned.head_start * head
+    assert ours == pytest.approx(planned.flops, rel=one / planned.flops)
+    assert planned.head_start == pytest.approx(where.start_share * planned.heads[PROTOTYPES], abs=1)
+    assert planned.evaluations[name] == 0
+
+
+def test_prototypes_take_part_where_tasks_have_labels_only():
+    assert "meta-optimised-prototypes" in Asked("glyphs").chosen(grounds.ground("glyphs"))
+    where = grounds.ground("functions")
+    assert "meta-optimised-prototypes" not in Asked().chosen(where)
+    assert [each.split(" takes no part: ")[0] for each in Asked().left_out(where)] == ["meta-optimised-prototypes"]
+    with pytest.raises(UserError, match="the tasks have no labels"):
+        Asked(only=("meta-optimised-prototypes",)).chosen(where)
 
 
 def test_on_glyphs_the_settings_are_those_of_the_main_job():

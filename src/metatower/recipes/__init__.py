@@ -16,6 +16,7 @@ from metatower.recipes.meta_gan import MetaGANFunctions
 from metatower.recipes.meta_gan_glyphs import MetaGANGlyphs
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
+from metatower.recipes.optimised_prototypical import OptimisedPrototypicalGlyphs
 from metatower.recipes.recurrent_memory import RecurrentMemory
 from metatower.recipes.rl2_arm import RL2Arm
 from metatower.recipes.rl2_bandits import RL2Bandits
@@ -27,6 +28,7 @@ DEFAULT = "optimised-maml"
 RECIPES: dict[str, type[Recipe]] = {
     "optimised-maml": OptimisedMAMLGlyphs,
     "optimised-maml-functions": OptimisedMAMLFunctions,
+    "optimised-prototypical": OptimisedPrototypicalGlyphs,
     "recurrent-memory": RecurrentMemory,
     "learned-outer-rule": LearnedOuterRule,
     "hierarchical-rl": HierarchicalRL,

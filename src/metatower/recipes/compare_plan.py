@@ -73,28 +73,31 @@ class Asked:
             raise UserError(f"Expected --budget as minutes above 0, got {self.minutes:g}.")
 
     def chosen(self, where: Ground) -> dict[str, Family]:
-        """The families that take part: those that are asked for, and can use the network of one's own file.
+        """The families that take part: those that are asked for, and can do with the tasks and the network.
 
         Raises:
             UserError: none of them can.
         """
         asked = {name: each for name, each in FAMILIES.items() if not self.only or name in self.only}
-        fits = {name: each for name, each in asked.items() if each.any_network or not where.given}
+        fits = {name: each for name, each in asked.items() if self._lacks(each, where) is None}
         if not fits:
-            raise UserError(
-                f"{self.families} gives the network (`objective`), and {', '.join(asked)} makes its own. Leave "
-                "`objective` out, or compare other families."
-            )
+            reasons = "; ".join(f"{name}: {self._lacks(each, where)}" for name, each in asked.items())
+            raise UserError(f"None of the families can take part ({reasons}). Compare others.")
         return fits
 
     def left_out(self, where: Ground) -> list[str]:
-        """A sentence for each family that is asked for and cannot take part."""
-        fits = self.chosen(where)
-        return [
-            f"{name} takes no part: it makes its own network, and {self.families} gives one (`objective`)."
-            for name in FAMILIES
-            if name not in fits and (not self.only or name in self.only)
-        ]
+        """A sentence for each family that cannot take part."""
+        asked = {name: each for name, each in FAMILIES.items() if not self.only or name in self.only}
+        lacks = {name: self._lacks(each, where) for name, each in asked.items()}
+        return [f"{name} takes no part: {lack}." for name, lack in lacks.items() if lack is not None]
+
+    def _lacks(self, family: Family, where: Ground) -> str | None:
+        """Why a family cannot take part."""
+        if where.given and not family.any_network:
+            return f"it makes its own network, and {self.families} gives one (`objective`)"
+        if family.by_features and where.features is None:
+            return "it classifies by features, and the tasks have no labels, or the network no features"
+        return None
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ class Planned:
     """Storey-2 steps of each family."""
     heads: dict[str, int]
     """Steps of each classifier by features, where tasks have labels."""
+    head_start: int
+    """Steps of the pooled Prototypical Network from which a family by features sets out."""
     evaluations: dict[str, int | None]
     """Base-learner gradient evaluations of each training; None where the tower does not tell."""
     tuned_on: int
@@ -147,22 +152,25 @@ def plan(asked: Asked, where: Ground, show: Progress) -> Planned:
     flops = max(left, LEAST_TRAINING * asked.minutes * 60 / len(asked.seeds)) * speed / shares
     pooled_total = max(2, round(flops / pooled_flops))
     pooled_steps = max(1, round(where.start_share * pooled_total))
+    trained = {name: max(1, round(flops / one)) for name, one in heads.items()}
+    head_start = max(1, round(where.start_share * trained.get(feature_baselines.PROTOTYPES, 0)))
     steps, evaluations = {}, {"pooled MAML": pooled_total * base.pooled_batch * base.inner_steps}
     for name, family in families.items():
         recipe = family_recipe(name, where, seed=asked.seeds[0])
         one = step_flops(recipe.learner(), recipe.data())
         begun = pooled_steps if family.from_pooled else 0
-        steps[name] = max(1, round((flops - begun * pooled_flops) / one))
+        spent = head_start * heads[feature_baselines.PROTOTYPES] if family.by_features else begun * pooled_flops
+        steps[name] = max(1, round((flops - spent) / one))
         gradients = recipe.evaluations()
         start = begun * base.pooled_batch * base.inner_steps
         evaluations[name] = None if gradients is None else start + steps[name] * gradients
     searched = max(2, round(flops / (tuned_on * a_run)))
     met = base.meta_steps * base.meta_batch + base.judged
     evaluations["random search"] = searched * tuned_on * base.inner_steps * met
-    trained = {name: max(1, round(flops / one)) for name, one in heads.items()}
     return Planned(
-        flops, pooled_steps, pooled_total, searched, steps, trained, evaluations, tuned_on, far, episodes, judged
-    )
+        flops, pooled_steps, pooled_total, searched, steps, trained, head_start, evaluations, tuned_on, far, episodes,
+        judged,
+    )  # fmt: skip
 
 
 def _steps_per_second(trainer, data) -> float:

@@ -15,7 +15,7 @@ from metatower.evaluation import comparison as judging
 from metatower.evaluation.comparison import Measured, Sizes
 from metatower.recipes import feature_baselines, run
 from metatower.recipes.compare_plan import Asked, Planned
-from metatower.recipes.families import base_recipe, family_recipe
+from metatower.recipes.families import FAMILIES, base_recipe, family_recipe
 from metatower.recipes.grounds import Ground
 from metatower.recipes.maml_baselines import START
 from metatower.training.failure import NonFinite
@@ -65,6 +65,8 @@ def _options(planned: Planned, seed: int) -> dict[str, Any]:
         "wide": planned.far,
         "pooled_steps": planned.pooled_steps,
         "pooled_extra": planned.pooled_total - planned.pooled_steps,
+        "feature_steps": planned.head_start,
+        "feature_extra": max(0, planned.heads.get(feature_baselines.PROTOTYPES, 0) - planned.head_start),
         "searched": planned.searched,
         "searched_on": planned.tuned_on,
         "tuned_on": planned.tuned_on,
@@ -84,7 +86,13 @@ def _families(contest: Contest, planned: Planned, where: Ground, options: dict, 
             with new_folder(place / "baselines") as temporary:
                 shutil.copytree(folder / "baselines" / START, temporary / START)
         forget_programs()
-        artefact = _trained(recipe, name, place, run.CONFIG if where.rebuilds else "meta.json", show)
+        try:
+            artefact = _trained(recipe, name, place, run.CONFIG if where.rebuilds else "meta.json", show)
+        except NonFinite:
+            if not FAMILIES[name].by_features:
+                raise
+            show.note(f"{name}: left out, as it needs examples of every class in each support set.")
+            continue
         ours, *ablations = recipe.compared(artefact, place, show).items()
         contest.contestants[name] = ours[1]
         contest.contestants |= {f"{name}: {what}": learner for what, learner in ablations}
@@ -127,7 +135,7 @@ def _baselines(contest: Contest, planned: Planned, where: Ground, base: Any, fol
         except NonFinite:
             show.note(f"{name}: left out, as it needs examples of every class in each support set.")
         else:
-            usual |= {name: head, f"{name} + K": feature_baselines.then_k(base, name, head, folder, show)}
+            usual |= {name: head, f"{name} + K": feature_baselines.then_k(base, name, head, folder, show)[0]}
     contest.contestants |= usual
     contest.chosen = (
         f"Seed {base.seed}: pooled MAML runs with outer rate {rates[0]:g} and momentum {rates[1]:g}, its schedule "

@@ -79,6 +79,8 @@ def concluded(
 
 def _budget(name: str, planned: Planned, parents: dict[str, str]) -> int | None:
     """Base-learner gradient evaluations in the training of a contestant."""
+    if name in parents and FAMILIES[parents[name]].by_features:
+        return 0
     if name in parents and not name.endswith("frozen at its start"):
         return planned.evaluations[parents[name]]
     if name == "default MAML" or name.removesuffix(" + K") in planned.heads:

@@ -6,9 +6,10 @@ from typing import Any
 
 from metatower.recipes.grounds import Ground, recipe_on
 from metatower.recipes.hierarchical import HierarchicalRL
+from metatower.recipes.maml_baselines import MAMLBaselines
 from metatower.recipes.meta_gan import MetaGANFunctions
-from metatower.recipes.on_functions import OnFunctions
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
+from metatower.recipes.optimised_prototypical import OptimisedPrototypical
 from metatower.recipes.recurrent_memory import RecurrentMemory
 
 
@@ -16,8 +17,8 @@ from metatower.recipes.recurrent_memory import RecurrentMemory
 class Family:
     """One way to learn how to learn, as it is compared."""
 
-    recipe: type[OnFunctions]
-    """A subclass of `OnFunctions` and `MAMLBaselines`, whose `contestants` name it first and then its ablations."""
+    recipe: type[MAMLBaselines]
+    """Abstract but for what a ground has; its `contestants` name it first and then its ablations."""
     words: str
     """What it is, to a newcomer."""
     slower: float = 1.0
@@ -26,6 +27,8 @@ class Family:
     """Of the recipe, where they are not its own."""
     from_pooled: bool = True
     """Whether it sets out from pooled MAML, whose training then counts as its own."""
+    by_features: bool = False
+    """Whether it classifies by features, and sets out from a pooled Prototypical Network instead."""
     any_network: bool = True
     """Whether it takes the network of a family's file (`objective`), where that gives one."""
 
@@ -36,6 +39,14 @@ FAMILIES: dict[str, Family] = {
         "MAML itself is trained: the weights it starts from, its inner rate for each layer and step, and its outer "
         "rate for each layer and meta-step are moved along the gradient of what whole runs of MAML end with.",
         slower=1.5,
+    ),
+    "meta-optimised-prototypes": Family(
+        OptimisedPrototypical,
+        "How a Prototypical Network is trained on a distribution is itself trained: the features that it starts from, "
+        "and an outer rate and momentum for each layer and meta-step. Nothing moves on a task.",
+        slower=1.5,
+        from_pooled=False,
+        by_features=True,
     ),
     "recurrent": Family(
         RecurrentMemory,

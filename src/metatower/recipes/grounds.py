@@ -11,7 +11,8 @@ import jax
 
 from metatower.core import Objective, Selector, Tasks
 from metatower.nets import MLP, cross_entropy
-from metatower.recipes.on_functions import Criterion, OnFunctions
+from metatower.recipes.maml_baselines import MAMLBaselines
+from metatower.recipes.on_functions import Criterion
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
 from metatower.recipes.own_family import SPLITS, OwnFamily, read
@@ -99,6 +100,7 @@ def glyphs(recipe: OptimisedMAMLGlyphs | None = None) -> Ground:
         common_of(recipe),
         {
             "meta-optimisation": {name: getattr(recipe, name) for name in TUNED},
+            "meta-optimised-prototypes": {"judged": recipe.judged},
             # with every elite go the pictures that it was read from
             "meta-gan": {"elites": 64, "context": 8},
         },
@@ -148,7 +150,7 @@ def common_of(recipe: Any) -> dict[str, Any]:
     return {name: getattr(recipe, name) for name in COMMON}
 
 
-def recipe_on(where: Ground, kind: type[OnFunctions], wide: int = 24, **options: Any) -> Any:
+def recipe_on(where: Ground, kind: type[MAMLBaselines], wide: int = 24, **options: Any) -> Any:
     """The recipe of this kind on a ground, with those of the common and of these options that it has.
 
     Args:
@@ -186,6 +188,10 @@ class _OnGround:
 
     def numbers(self) -> tuple[int, int]:
         return self.ground.numbers
+
+    def features(self, seed: int) -> Any:
+        assert self.ground.features is not None, "families by features take part where tasks have labels only"
+        return self.ground.features(seed)
 
     def judged_on(self) -> dict[str, Tasks]:
         return {f" ({name})": self.ground.splits[split] for name, split in self.ground.judged.items()}

@@ -142,20 +142,24 @@ class MAMLBaselines(Recipe):
         rates = rates_for(objective, self.inner_rate, steps=self.inner_steps, learn=self.adapted, overrides=other)
         return Descend(objective, clip(per_step(sgd(rates)), INNER_CLIP), self.inner_steps, learn=self.adapted)
 
-    def trainer(self, maml: Descend | None = None) -> Descend:
-        """Storey 1: one run of MAML on one distribution, with an outer rate and momentum per leaf and meta-step."""
-        maml = self.maml() if maml is None else maml
-        rates = rates_for(Expected(maml), self.outer_rate, steps=self.meta_steps)
+    def trainer(self, storey_0: Learner | None = None) -> Descend:
+        """Storey 1: one run on one distribution, of MAML if not told otherwise; outer rates per leaf and meta-step."""
+        storey_0 = self.maml() if storey_0 is None else storey_0
+        rates = rates_for(Expected(storey_0), self.outer_rate, steps=self.meta_steps)
         # as such, and not through their logarithms: a decay may go to zero and below
         decays = PerLeaf(jnp.full_like(value(rates.numbers), self.outer_decay))
         rule = clip(per_step(momentum(rates, decays)), self.outer_clip)
-        return lift(maml, rule, batch=self.meta_batch, steps=self.meta_steps, judged=self.judged)
+        return lift(storey_0, rule, batch=self.meta_batch, steps=self.meta_steps, judged=self.judged)
 
     def data(self) -> Tasks:
         return self.family("train")
 
     def held_out(self) -> Tasks:
         return self.family("test")
+
+    def judged_on(self) -> dict[str, Tasks]:
+        """Held-out families by what is appended to the names of their rows."""
+        return {"": self.held_out()}
 
     def baselines(self, folder: Path, show: Progress) -> dict[str, Learner]:
         """The usual baselines by name, each a whole run on a distribution; what was trained or tuned stays so."""

@@ -16,17 +16,17 @@ from metatower.core.errors import UserError
 from metatower.core.keys import fork
 from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Curves, Rates
-from metatower.evaluation.episodes import adaptation_scores, judged_on
+from metatower.evaluation.episodes import adaptation_scores
 from metatower.evaluation.statistics import interval
 from metatower.gradients import Clipped, MultiStep, Relative, Unrolled
 from metatower.nets import learned_loss
 from metatower.recipes.maml_baselines import (
-    CHUNK,
     POOLED_DECAYS,
     POOLED_RATES,
     START,
     MAMLBaselines,
 )
+from metatower.recipes.verdict import verdict
 from metatower.rules import adam, anneal, clip, kronecker, rates_for, task_conditioned
 from metatower.tasks.pooled import Pooled
 from metatower.training.beside import beside
@@ -152,20 +152,10 @@ class OptimisedMAML(MAMLBaselines):
     def conclude(self, artefact: Descend, folder: Path, show: Progress) -> Conclusion:
         ablations = self.contestants(artefact, folder, show)
         contestants = {OURS: ablations.pop(OURS), **self.baselines(folder, show), **ablations}
-        conclusion = Conclusion(notes=self._notes(folder, show))
-        for label, family in self.judged_on().items():
-            for name, learner in contestants.items():
-                scores = self._judge(learner, family, self.episodes, self.seed, show, f"judging: {name}{label}")
-                conclusion.add(name + label, scores, "distribution")
-            conclusion.compare(OURS + label, *(name + label for name in contestants if name != OURS))
-        conclusion.figures["runs"] = self._curves({name: contestants[name] for name in (OURS, "pooled MAML + K")}, show)
+        conclusion = verdict(self, contestants, ("pooled MAML + K",), self._notes(folder, show), show)
         conclusion.figures.update(self._rates(artefact))
         conclusion.figures.update(self._one_distribution(artefact, show))
         return conclusion
-
-    def judged_on(self) -> dict[str, Tasks]:
-        """Held-out families by what is appended to the names of their rows."""
-        return {"": self.held_out()}
 
     def _notes(self, folder: Path, show: Progress) -> list[str]:
         """What exactly was run, and what each contestant had of compute."""
@@ -196,30 +186,6 @@ class OptimisedMAML(MAMLBaselines):
             "fresh weights.",
             "No setting of any contestant was chosen on the distributions that it is judged on.",
         ]
-
-    def _curves(self, learners: dict[str, Learner], show: Progress) -> Curves:
-        """Loss or accuracy on held-out distributions after every meta-step of a fresh run."""
-        series = {}
-        for name, learner in learners.items():
-            found = adaptation_scores(
-                judged_on(learner, self.judged),
-                self.held_out(),
-                episodes=min(self.episodes, CHUNK),
-                seed=self.seed,
-                steps=2 * self.meta_steps,
-                chunk=CHUNK,
-                show=show,
-                title=f"run by run: {name}",
-            )
-            series[name] = interval(found[self.metric])
-        return Curves(
-            f"MAML at work on a distribution that it has never seen: {self.metric} on fresh tasks of it after every "
-            f"meta-step. Storey 2 was trained for runs of {self.meta_steps}; what lies beyond is extrapolation.",
-            "meta-steps on the new distribution",
-            self.metric if self.metric == "accuracy" else "mean squared error",
-            series,
-            log=self.metric == "loss",
-        )
 
     def _one_distribution(self, artefact: Descend, show: Progress) -> dict[str, Any]:
         """What a run does on one held-out distribution: adaptation before and after it, and a task of it."""
