@@ -34,19 +34,26 @@ def results(name: str) -> dict:
     return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
 
 
-def table_under(heading: str) -> list[list[str]]:
-    """The rows of the first table below a heading of the README, its head left out."""
-    below = (ROOT / "README.md").read_text().split(f"## {heading}\n")[1]
+def table_under(heading: str, page: str = "README.md") -> list[list[str]]:
+    """The rows of the first table below a heading of a page, its head left out."""
+    below = (ROOT / page).read_text().split(f"## {heading}\n")[1]
     lines = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE)
     assert lines
     return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines[0].splitlines()[2:]]
 
 
-def test_the_main_jobs_table_is_that_of_its_file():
-    found = results("optimised-maml")
+@pytest.mark.parametrize(
+    ("name", "heading", "page"),
+    [
+        ("optimised-maml", "The main job", "README.md"),
+        ("optimised-prototypical", "Storey 2 over a Prototypical Network", "docs/when-it-helps.md"),
+    ],
+)
+def test_the_tables_of_main_job_and_prototypes_are_those_of_their_files(name, heading, page):
+    found = results(name)
     rows = {row["name"]: row for row in found["results"] if row["metric"] == "accuracy"}
     paired = {row["against"]: row for row in found["paired"] if row["metric"] == "accuracy"}
-    table = table_under("The main job")
+    table = table_under(heading, page)
     assert len(table) == len(rows)
     for name, mean, between, better in table:
         name = name.split(",")[0] if name.startswith("default") else name
