@@ -78,6 +78,6 @@ def test_fakes_are_made_and_the_classifier_is_judged_beside_the_same_without(tmp
 def test_options_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="draws of at least 1"):
         MetaGANFunctions(draws=0)
-    with pytest.raises(UserError, match="network_rate above 0"):
+    with pytest.raises(UserError, match="--network-rate above 0"):
         MetaGANFunctions(network_rate=0.0)
     assert MetaGANFunctions(adversarial=0.0).adversarial == 0.0

@@ -169,7 +169,7 @@ def test_where_tasks_have_labels_classifiers_by_features_compete(name, tmp_path)
     recipe = base_recipe(where, meta_steps=2, meta_batch=2, tuned_on=2)
     learner = feature_baselines.pooled(recipe, name, where.features(0), 2, tmp_path, Silent())
     assert (learner.height, learner.steps) == (1, 0)
-    longer = feature_baselines.then_k(recipe, name, learner, tmp_path, Silent())
+    longer, _ = feature_baselines.then_k(recipe, name, learner, tmp_path, Silent())
     assert longer.steps == 2
     before, after = (evaluate(x, own.splits["test"], episodes=2, seed=0, chunk=2) for x in (learner, longer))
     assert set(before) == set(after) == {"loss", "accuracy"}

@@ -73,7 +73,7 @@ def test_the_outer_rule_is_all_that_is_learned_and_it_is_judged_beside_tuned_rul
 def test_options_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="tasks of at least 1"):
         RecurrentMemory(tasks=0)
-    with pytest.raises(UserError, match="network_rate above 0"):
+    with pytest.raises(UserError, match="--network-rate above 0"):
         RecurrentMemory(network_rate=0.0)
     with pytest.raises(UserError, match="units of at least 1"):
         LearnedOuterRule(units=0)
