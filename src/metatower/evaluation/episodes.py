@@ -44,6 +44,12 @@ def episode_keys(seed: int | UInt32[Array, ""], first: int | UInt32[Array, ""], 
     return jax.vmap(lambda i: jax.random.fold_in(root, i))(first + jnp.arange(count, dtype=jnp.uint32))
 
 
+@eqx.filter_jit
+def sampled(tasks: Tasks, key: PRNGKeyArray) -> Task:
+    """`tasks.sample(key)` as one program: operation by operation each would be compiled by itself, for seconds."""
+    return tasks.sample(key)
+
+
 def evaluate(
     learner: Learner,
     tasks: Tasks,

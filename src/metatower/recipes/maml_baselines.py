@@ -16,7 +16,7 @@ from metatower.core import Descend, Expected, Learner, Objective, Selector, Task
 from metatower.core.describe import base_steps
 from metatower.core.plan import step_flops
 from metatower.evaluation.conclusion import Scores
-from metatower.evaluation.episodes import evaluate, judged_on
+from metatower.evaluation.episodes import evaluate, judged_on, sampled
 from metatower.recipes.base import Recipe
 from metatower.recipes.random_search import RandomSearch
 from metatower.rules import PerLeaf, adam, anneal, clip, momentum, per_step, rates_for, sgd
@@ -327,7 +327,7 @@ class MAMLBaselines(Recipe):
         return sign * found if np.isfinite(found) else np.inf
 
     def _one_of(self, family: Tasks) -> Tasks:
-        return family.sample(jax.random.key(self.seed)).support
+        return sampled(family, jax.random.key(self.seed)).support
 
 
 def chosen_once(path: Path | None, choose: Callable[[], tuple[float, float]]) -> tuple[float, float]:

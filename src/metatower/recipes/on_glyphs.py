@@ -6,13 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array
 
 from metatower.core import Objective, Selector, Tasks
 from metatower.evaluation.conclusion import Images
-from metatower.evaluation.episodes import Fixed
+from metatower.evaluation.episodes import Fixed, sampled
 from metatower.nets import MLP, Supervised, cross_entropy
 from metatower.recipes.base import Recipe
 from metatower.tasks.episodes import blank
@@ -94,8 +95,8 @@ class OnGlyphs(Recipe):
             answers: the logits for a task, from the task and a key.
         """
         key = jax.random.key(self.seed)
-        task = tasks.sample(key)
-        guess = answers(task, key).argmax(axis=-1)
+        task = sampled(tasks, key)
+        guess = eqx.filter_jit(answers)(task, key).argmax(axis=-1)
         shown = (task.support.x, task.support.y, task.query.x, task.query.y, guess)
         return Images(caption, *(np.asarray(each) for each in shown))
 

@@ -16,7 +16,7 @@ from metatower.core.errors import UserError
 from metatower.core.keys import fork
 from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Curves, Rates
-from metatower.evaluation.episodes import adaptation_scores
+from metatower.evaluation.episodes import adaptation_scores, sampled
 from metatower.evaluation.statistics import interval
 from metatower.gradients import Clipped, MultiStep, Relative, Unrolled
 from metatower.nets import learned_loss
@@ -189,7 +189,7 @@ class OptimisedMAML(MAMLBaselines):
 
     def _one_distribution(self, artefact: Descend, show: Progress) -> dict[str, Any]:
         """What a run does on one held-out distribution: adaptation before and after it, and a task of it."""
-        world = self.held_out().sample(jax.random.key(self.seed))
+        world = sampled(self.held_out(), jax.random.key(self.seed))
         state = train(artefact, world.support, steps=self.meta_steps, seed=self.seed)
         contestants = {
             "before the run": artefact.objective.learner,

@@ -13,6 +13,7 @@ from metatower.core import Descend, Expected, Learner, State, Tasks, lift, names
 from metatower.core.plan import step_flops
 from metatower.evaluation.comparison import shuffled
 from metatower.evaluation.conclusion import Conclusion, Images, Rates
+from metatower.evaluation.episodes import sampled
 from metatower.gradients import Clipped
 from metatower.learners.prototypical import PrototypicalNetwork
 from metatower.nets import MLP
@@ -203,7 +204,7 @@ class OptimisedPrototypicalGlyphs(OnGlyphs, OptimisedPrototypical):
 
     def conclude(self, artefact: Descend, folder: Path, show: Progress) -> Conclusion:
         conclusion = super().conclude(artefact, folder, show)
-        world = self.held_out().sample(jax.random.key(self.seed))
+        world = sampled(self.held_out(), jax.random.key(self.seed))
         conclusion.figures["samples"] = self._sample(artefact, world.support, world.query)
         return conclusion
 
