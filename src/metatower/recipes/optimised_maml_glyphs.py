@@ -24,16 +24,16 @@ class OptimisedMAMLGlyphs(OnGlyphs, OptimisedMAML):
     name: ClassVar[str] = "optimised-maml"
     may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "decay_rate", "nuisance", "run_clip")
 
-    steps: int = 200
+    steps: int = 170
     meta_batch: int = 4
     distributions: int = 16
     outer_rate: float = 0.06
     weight_rate: float = 4e-4
     rate_rate: float = 4e-2
     run_clip: float = 1.0
-    searched: int = 242
+    searched: int = 206
     pooled_steps: int = 15_000
-    pooled_extra: int = 30_800
+    pooled_extra: int = 26_200
 
     def sample_of(self, maml: Descend, tasks: Tasks) -> Images:
         def answers(task, key):
