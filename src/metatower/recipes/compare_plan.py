@@ -78,7 +78,7 @@ class Asked:
         Raises:
             UserError: none of them can.
         """
-        asked = {name: each for name, each in FAMILIES.items() if not self.only or name in self.only}
+        asked = self._asked()
         fits = {name: each for name, each in asked.items() if self._lacks(each, where) is None}
         if not fits:
             reasons = "; ".join(f"{name}: {self._lacks(each, where)}" for name, each in asked.items())
@@ -87,9 +87,11 @@ class Asked:
 
     def left_out(self, where: Ground) -> list[str]:
         """A sentence for each family that cannot take part."""
-        asked = {name: each for name, each in FAMILIES.items() if not self.only or name in self.only}
-        lacks = {name: self._lacks(each, where) for name, each in asked.items()}
+        lacks = {name: self._lacks(each, where) for name, each in self._asked().items()}
         return [f"{name} takes no part: {lack}." for name, lack in lacks.items() if lack is not None]
+
+    def _asked(self) -> dict[str, Family]:
+        return {name: each for name, each in FAMILIES.items() if not self.only or name in self.only}
 
     def _lacks(self, family: Family, where: Ground) -> str | None:
         """Why a family cannot take part."""

@@ -30,7 +30,7 @@ HEADS: dict[str, Callable[[Any], Learner]] = {
 """What is made of a network that gives features, by the name that results have."""
 
 
-PROTOTYPES, RIDGE = HEADS
+PROTOTYPES, _ = HEADS
 
 
 def trainer(recipe: MAMLBaselines, name: str, net: Any, steps: int, steady: int = 0) -> Descend:

@@ -48,7 +48,7 @@ class OptimisedPrototypical(MAMLBaselines):
     """
 
     name: ClassVar[str] = "optimised-prototypical"
-    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "decay_rate", "run_clip")
+    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "decay_rate", "preconditioner_rate", "run_clip")
 
     distributions: int = 16
     """Distributions per storey-2 step; on each, one fresh run."""
@@ -59,7 +59,7 @@ class OptimisedPrototypical(MAMLBaselines):
     decay_rate: float = 4e-2
     """Storey 2's Adam step size for the decays of the outer momentum."""
     preconditioner_rate: float = 1e-3
-    """Storey 2's Adam step size for the Kronecker preconditioner of the meta-gradients."""
+    """Storey 2's Adam step size for the Kronecker preconditioner of the meta-gradients; at 0 it stays the identity."""
     run_clip: float = 1.0
     """Norm that the gradient of each run is scaled down to before they are averaged; 0 for as it is."""
     feature_steps: int = 15_000
@@ -156,7 +156,7 @@ class OptimisedPrototypical(MAMLBaselines):
             f"The pooled Prototypical Network had {whole * step / ours:.2f} times the floating-point operations of "
             f"storey 2 and its start together, pooled MAML {mamls / ours:.2f} times; its outer rate ({rate:g}) and "
             f"momentum ({decay:g}) were the best of ten pairs on {self.tuned_on} validation distributions.",
-            "No setting of any contestant was chosen on the distributions that it is judged on.",
+            "The numbers of all contestants were chosen on validation distributions.",
         ]
 
     def _rates(self, artefact: Descend) -> dict[str, Rates]:
@@ -190,7 +190,13 @@ class OptimisedPrototypicalGlyphs(OnGlyphs, OptimisedPrototypical):
     preconditioner of the meta-gradients.
     """
 
-    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "decay_rate", "nuisance", "run_clip")
+    may_be_zero: ClassVar[tuple[str, ...]] = (
+        "outer_decay",
+        "decay_rate",
+        "preconditioner_rate",
+        "nuisance",
+        "run_clip",
+    )
 
     steps: int = 400
     meta_batch: int = 4
