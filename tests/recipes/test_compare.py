@@ -249,6 +249,7 @@ def test_on_glyphs_the_settings_are_those_of_the_main_job():
     [
         (["--families", "nowhere.py"], "nowhere.py is no file"),
         (["--families", "function"], "takes `functions`, `glyphs`, or a Python file"),
+        (["--only", "meta-optimised-prototypes"], "the tasks have no labels"),
         (["--only", "meta"], "no family 'meta'. Choose from meta-optimisation"),
         (["--seeds", "1", "1"], "different numbers"),
         (["--budget", "0"], "minutes above 0"),

@@ -32,6 +32,7 @@ def compare(asked: Asked, folder: Path, show: Progress, command: str, *, began: 
     began = time.monotonic() if began is None else began
     asked.check()
     where = ground(asked.families)
+    asked.chosen(where)  # refused before anything is written
     make_folder(folder)
     with sole_user(folder), run.stopwatch(folder, began) as seconds:
         planned = _planned(asked, where, folder, show)
