@@ -6,7 +6,7 @@ from scipy import stats
 
 from metatower.core import put
 from metatower.nets import GRU, ActorCritic, Categorical, Gaussian, LinearAttention
-from metatower.nets.recurrent import MEMORIES
+from metatower.nets.recurrent import MEMORIES, PIECE
 
 
 @pytest.mark.parametrize("name", MEMORIES)
@@ -32,6 +32,18 @@ def test_who_remembers(name, remembers):
     x = jax.random.normal(jax.random.key(1), (4, 3))
     last = [memory.over(memory.start(), x.at[0].add(change))[1][-1] for change in (0.0, 1.0)]
     assert bool(jnp.any(last[0] != last[1])) == remembers
+
+
+def test_linear_attention_takes_long_inputs_piece_by_piece():
+    memory = LinearAttention(3, 8, key=jax.random.key(0), heads=2)
+    x = jax.random.normal(jax.random.key(1), (2 * PIECE + 7, 3))
+
+    def one_by_one(memory_now, each):
+        return memory(memory_now, each)
+
+    together, separate = memory.over(memory.start(), x), jax.lax.scan(one_by_one, memory.start(), x)
+    for one, other in zip(jax.tree.leaves(together), jax.tree.leaves(separate), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_a_gru_by_hand():

@@ -131,6 +131,10 @@ def _one_after_the_other(first, second):
     return keep_1 * keep_2, keep_2 * new_1 + new_2
 
 
+PIECE = 64
+"""Inputs that `LinearAttention` takes at once."""
+
+
 class Stored(eqx.Module):
     """What `LinearAttention` remembers, layer by layer."""
 
@@ -187,7 +191,7 @@ class LinearAttention(Memory):
 
     with x̂ the layer-normalised x and S₁ the column that counts. So y is a mean of what was written at keys like q,
     shrunk towards 0 while that is little: of a number that was seen with unit noise it is the posterior mean under a
-    standard normal prior. `over` takes all inputs at once, by products with a matrix of time by time.
+    standard normal prior. `over` takes pieces of the inputs at once, by products with a matrix of time by time.
 
     Differs from the paper in: φ is the softmax; one is added to the denominator; keys are the queries of the input
     before, so that a consequence is found by its cause from the start; values are gated.
@@ -210,10 +214,20 @@ class LinearAttention(Memory):
         return Stored(last, jnp.zeros((len(self.layers), layer.heads, each, each + 1), kind))
 
     def __call__(self, memory, x):
-        memory, y = self.over(memory, x[None])
+        memory, y = self._at_once(memory, x[None])
         return memory, y[0]
 
     def over(self, memory, x):
+        pieces, rest = divmod(len(x), PIECE)
+        split = x[: pieces * PIECE].reshape(pieces, PIECE, x.shape[-1])
+        memory, y = jax.lax.scan(lambda memory, x: self._at_once(memory, x), memory, split)
+        y = y.reshape(-1, self.outputs)
+        if rest:
+            memory, z = self._at_once(memory, x[pieces * PIECE :])
+            y = jnp.concatenate([y, z])
+        return memory, y
+
+    def _at_once(self, memory, x):
         x, last, stores = self.enter(x), [], []
         for layer, before, store in zip(self.layers, memory.last, memory.store, strict=True):
             last.append(x[-1])

@@ -18,8 +18,10 @@ from metatower.rules import adam, anneal, clip
 class Embedding(FewShot):
     """A network whose features are compared; it is trained on tasks of many ways, and used on any number."""
 
-    steps: int = 2000
+    steps: int = 4000
     train_ways: int = 60
+    batch: int = 1
+    rate: float = 5e-3
 
     @abstractmethod
     def head(self, net: ConvNet) -> Learner:
@@ -36,7 +38,7 @@ class Embedding(FewShot):
     def about_training(self) -> str:
         return (
             f"Trained on {self.train_ways} ways, {self.shots} shot(s), {self.train_queries} queries, {self.batch} "
-            f"tasks per step, {self.steps:,} steps of Adam from {self.rate:g}; norms of support and query apart."
+            f"task(s) per step, {self.steps:,} steps of Adam from {self.rate:g}; norms of support and query apart."
         )
 
 
