@@ -56,6 +56,19 @@ class Training:
 
 
 FIVE = {"shots": 5, "train_queries": 5}
+GRADIENT_BASED = ("maml", "fomaml", "meta-sgd", "reptile")
+
+
+def twenty(method: str, shots: int) -> dict[str, Any]:
+    """The options of a gradient-based method on 20 ways, as in its paper but for the number of steps."""
+    ways = {"ways": 20, "train_ways": 20, "shots": shots}
+    if method == "reptile":  # Nichol et al. 2018, table 4
+        return {**ways, "inner_rate": 5e-4, "inner_batch": 20, "inner_steps": 10, "test_batch": 10}
+    if method == "meta-sgd":  # one step
+        return {**ways, "batch": 16, "steps": 4000}
+    return {**ways, "batch": 16, "steps": 2000, "inner_steps": 5, "test_steps": 5}
+
+
 TRAININGS = (
     Training("prototypical", ("5w1s", "20w1s")),
     Training("prototypical", ("5w5s", "20w5s"), FIVE),
@@ -63,13 +76,10 @@ TRAININGS = (
     Training("r2d2", ("5w5s", "20w5s"), FIVE),
     Training("matching", ("5w1s", "20w1s")),
     Training("matching", ("5w5s", "20w5s"), FIVE),
-    Training("maml", ("5w1s",), also=("support",)),
-    Training("fomaml", ("5w1s",), also=("support",)),
-    Training("meta-sgd", ("5w1s",), also=("support",)),
-    Training("reptile", ("5w1s",), also=("support",)),
-    Training("maml", ("5w5s",), {"shots": 5}, also=("support",)),
-    Training("fomaml", ("5w5s",), {"shots": 5}, also=("support",)),
-    Training("meta-sgd", ("5w5s",), {"shots": 5}, also=("support",)),
+    *(Training(method, ("5w1s",), also=("support",)) for method in GRADIENT_BASED),
+    *(Training(method, ("5w5s",), {"shots": 5}, also=("support",)) for method in GRADIENT_BASED),
+    *(Training(method, ("20w1s",), twenty(method, 1), also=("support",)) for method in GRADIENT_BASED),
+    *(Training(method, ("20w5s",), twenty(method, 5), also=("support",)) for method in GRADIENT_BASED),
 )
 
 

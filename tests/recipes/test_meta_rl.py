@@ -85,7 +85,7 @@ def test_how_much_of_a_gap_is_closed():
 def test_ablations_are_trained_apart(tmp_path):
     execute(find("rl2-bandits")(**SMALL, arms=2, episodes=3, ablate=True), tmp_path)
     names = {row.name for row in Conclusion.load(tmp_path / CONCLUSION).results}
-    assert {"without memory", "without rewards to see"} <= names
+    assert {"without memory", "without rewards to see", "told the task"} <= names
     assert (tmp_path / "baselines" / "without-memory").is_dir()
 
 

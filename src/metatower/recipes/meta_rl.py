@@ -12,6 +12,7 @@ import numpy as np
 from metatower.core import Learner, State
 from metatower.core.errors import UserError
 from metatower.envs.protocol import Environment, Solvable
+from metatower.envs.told import Told
 from metatower.envs.trial import Worlds
 from metatower.evaluation.conclusion import Conclusion, Curves
 from metatower.evaluation.statistics import interval, paired
@@ -27,6 +28,7 @@ from metatower.training.progress import Progress
 CLIP = 0.5
 """Global norm that the gradients are scaled down to."""
 
+TOLD = "told the task"
 REGRET = (
     "Training learned from the exact regret of each action (`--signal regret`), which takes the truth about the worlds "
     "of training: it can be had of simulated ones only. The agent sees nothing of it, and no evaluation uses it."
@@ -69,7 +71,8 @@ class MetaRL(Recipe):
     judged: int = 20_000
     """Fresh trials to be judged on."""
     ablate: bool = False
-    """Whether to train three agents more, which shows what the memory, the rewards and the hidden task are worth."""
+    """Whether to train three agents more: without memory, without seeing its rewards, and told what is hidden. They show
+    whether meta-learning was needed here."""
 
     def check(self) -> None:
         super().check()
@@ -98,8 +101,8 @@ class MetaRL(Recipe):
 
     def agent(self, **changes: Any) -> RL2:
         """The agent with fresh weights."""
-        key, how = jax.random.key(self.seed), {"size": self.size, "memory": self.memory, **changes}
-        return rl2(self.environment(), key=key, steps=self.episodes, reward_unit=self.reward_unit, **how)
+        how = {"environment": self.environment(), "size": self.size, "memory": self.memory, **changes}
+        return rl2(key=jax.random.key(self.seed), steps=self.episodes, reward_unit=self.reward_unit, **how)
 
     @property
     def reward_unit(self) -> float:
@@ -135,11 +138,13 @@ class MetaRL(Recipe):
     def held_out(self) -> Worlds:
         return self.data()
 
-    def judge(self, agent: Agent, show: Progress, title: str, **how: Any) -> dict[str, np.ndarray]:
+    def judge(
+        self, agent: Agent, show: Progress, title: str, environment: Environment | None = None, **how: Any
+    ) -> dict[str, np.ndarray]:
         """What an agent gains in the fresh trials, which are the same for all."""
         return judge_trials(
             agent,
-            self.environment(),
+            environment or self.environment(),
             episodes=self.episodes,
             trials=self.judged,
             seed=self.seed,
@@ -151,8 +156,11 @@ class MetaRL(Recipe):
 
     def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
         agents: dict[str, Agent] = {"RL²": artefact, "RL², greedy": dataclasses.replace(artefact, greedy=True)}
-        agents |= {"RL², untrained": self.agent(), **self._ablations(folder, show), **self.references()}
+        agents |= {"RL², untrained": self.agent(), **self.references()}
         scores = {name: self.judge(agent, show, name, **self.how_played(agent)) for name, agent in agents.items()}
+        for name, (agent, environment) in self._ablated().items():
+            trained = self._trained(name, agent, environment, folder, show)
+            scores[name] = self.judge(trained, show, name, environment=environment)
         conclusion = Conclusion(notes=[*self._notes(), *self.about_references()])
         for name, each in scores.items():
             conclusion.add(name, {"return": each["return"]}, "trial")
@@ -201,30 +209,33 @@ class MetaRL(Recipe):
     def look_inside(self, conclusion: Conclusion, artefact: RL2, scores: dict[str, dict[str, np.ndarray]]) -> None:
         """Adds what else there is to be seen; subclasses may."""
 
-    def _ablations(self, folder: Path, show: Progress) -> dict[str, Agent]:
+    def _ablated(self) -> dict[str, tuple[RL2, Environment]]:
+        """What is trained in the same way to see what it is worth, and where."""
         if not self.ablate:
             return {}
-        whole = self.agent()
+        whole, told = self.agent(), Told(self.environment())
         inputs = tuple(name for name in whole.inputs if name != "reward")
-        ablated = {
-            "without memory": self.agent(memory="none"),
-            "without rewards to see": dataclasses.replace(whole, inputs=inputs),
+        return {
+            "without memory": (self.agent(memory="none"), self.environment()),
+            "without rewards to see": (dataclasses.replace(whole, inputs=inputs), self.environment()),
+            TOLD: (self.agent(environment=told), told),
         }
-        found: dict[str, Agent] = {}
-        for name, agent in ablated.items():
-            trainer = self.trainer(agent)
-            state = train(
-                trainer,
-                self.data(),
-                steps=self.steps,
-                seed=self.seed,
-                folder=folder / "baselines" / name.replace(" ", "-"),
-                config=self.options(),
-                title=f"ablation: {name}",
-                show=show,
-            )
-            found[name] = trainer.result(state)
-        return found
+
+    def _trained(self, name: str, agent: RL2, environment: Environment, folder: Path, show: Progress) -> Agent:
+        # who is told the task learns from rewards: what they are short of is known where the task is hidden only
+        signal = self.signal if isinstance(environment, Solvable) else "reward"
+        trainer = dataclasses.replace(self.trainer(agent), signal=signal)
+        state = train(
+            trainer,
+            Worlds(environment),
+            steps=self.steps,
+            seed=self.seed,
+            folder=folder / "baselines" / name.replace(" ", "-"),
+            config=self.options(),
+            title=f"ablation: {name}",
+            show=show,
+        )
+        return trainer.result(state)
 
     def _notes(self) -> list[str]:
         length = self.episodes * self.environment().horizon

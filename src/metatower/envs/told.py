@@ -1,0 +1,55 @@
+"""Environments that show their task."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from metatower.envs.protocol import Box, Discrete, Environment, EnvState, EnvTask, Step
+
+
+class Told(Environment):
+    """Another environment whose task is part of every observation, so that nothing is left to be found out.
+
+    The same tasks, and the same luck, under the same keys. What the same training reaches here and not where the task
+    is hidden is the price of not knowing it; if there is none, no meta-learning was needed.
+
+    Args:
+        environment: whose task is shown.
+    """
+
+    environment: Environment
+
+    @property
+    def horizon(self) -> int:
+        return self.environment.horizon
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        told = jax.eval_shape(lambda: _flat(self.environment.sample_task(jax.random.key(0))))
+        return (math.prod(self.environment.observation_shape) + told.shape[0],)
+
+    @property
+    def actions(self) -> Discrete | Box:
+        return self.environment.actions
+
+    def sample_task(self, key: PRNGKeyArray) -> EnvTask:
+        return self.environment.sample_task(key)
+
+    def reset(self, key: PRNGKeyArray, task: EnvTask) -> tuple[EnvState, Float[Array, " numbers"]]:
+        state, observation = self.environment.reset(key, task)
+        return state, _with(observation, task)
+
+    def step(self, key: PRNGKeyArray, state: EnvState, action: Any, task: EnvTask) -> tuple[EnvState, Step]:
+        state, step = self.environment.step(key, state, action, task)
+        return state, Step(_with(step.observation, task), step.reward, step.terminated, step.truncated)
+
+
+def _with(observation: Float[Array, "..."], task: EnvTask) -> Float[Array, " numbers"]:
+    return jnp.concatenate([observation.reshape(-1), _flat(task)])
+
+
+def _flat(task: EnvTask) -> Float[Array, " numbers"]:
+    return jnp.concatenate([jnp.asarray(leaf, float).reshape(-1) for leaf in jax.tree.leaves(task)])
