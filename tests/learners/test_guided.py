@@ -163,6 +163,36 @@ def test_bins_are_taken_in_turn_or_as_preferred():
         assert learner.step(learner.start(key=key(0)), tasks, key=key(1)).seen.drawn.tolist() == [1] * 4
 
 
+def test_tasks_that_are_taken_in_turn_are_weighted_by_their_bins():
+    tasks, moved = Two(number(1.0)), {}
+    for name, logits in (("first", (50.0, -50.0)), ("second", (-50.0, 50.0)), ("alike", (7.0, 7.0))):
+        learner = dataclasses.replace(bowls(routine(EXPLORE, logits), batch=4), rule=sgd(0.1))
+        state = learner.step(learner.start(key=key(0)), tasks, key=key(1))
+        moved[name] = float(state.leaves[0]) - 1.0
+        assert jnp.all(jnp.isfinite(state.seen.numbers))
+    assert abs(moved["first"]) < abs(moved["alike"]) < abs(moved["second"])
+    np.testing.assert_allclose(moved["first"] + moved["second"], 2 * moved["alike"], rtol=1e-5)
+
+
+def test_the_weights_have_an_exact_gradient():
+    class Preferring(Schedule):
+        preferred: jax.Array = eqx.field(default_factory=lambda: jnp.zeros(()))
+
+        def manage(self, memory, seen, *, key):
+            _, option, drawn = super().manage(memory, seen, key=key)
+            logits = jnp.stack([jnp.zeros(()), self.preferred])
+            return None, dataclasses.replace(option, logits=logits), drawn
+
+    def loss(preferred):
+        learner = bowls(Preferring(jnp.array(0), jnp.zeros(3), preferred=preferred), batch=4, steps=2)
+        learner = dataclasses.replace(learner, rule=sgd(0.1))
+        return learner.loss(learner.adapt(Two(number(1.0)), key=key(0)), Two(number(1.0)), key=key(1))[0]
+
+    slope = jax.grad(loss)(number(0.3))
+    np.testing.assert_allclose(slope, (loss(number(0.31)) - loss(number(0.29))) / 0.02, rtol=2e-2)
+    assert slope < 0  # the steeper bowls are learned from faster
+
+
 def test_polishing_takes_smaller_steps():
     moved = []
     for which in (FOCUS, POLISH):

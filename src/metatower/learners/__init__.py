@@ -21,7 +21,6 @@ from metatower.learners.anil import anil as anil
 from metatower.learners.coached import Coached as Coached
 from metatower.learners.fomaml import fomaml as fomaml
 from metatower.learners.guided import Guided as Guided
-from metatower.learners.guided import Steered as Steered
 from metatower.learners.imaml import ImplicitMAML as ImplicitMAML
 from metatower.learners.leo import LEO as LEO
 from metatower.learners.leo import leo as leo
@@ -54,6 +53,7 @@ from metatower.learners.rl2 import RL2 as RL2
 from metatower.learners.rl2 import rl2 as rl2
 from metatower.learners.self_referential import SelfReferential as SelfReferential
 from metatower.learners.self_referential import self_referential as self_referential
+from metatower.learners.steered import Steered as Steered
 
 LEARNERS: dict[str, Callable[..., Descend]] = {
     "anil": anil,

@@ -8,22 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from metatower.core import (
-    Descend,
-    Gradient,
-    Learner,
-    Metrics,
-    Rule,
-    Scored,
-    Selector,
-    State,
-    Task,
-    Tasks,
-    pick,
-    put,
-    run,
-)
+from metatower.core import Descend, Learner, Metrics, Rule, Scored, State, Task, Tasks, pick, put, run
 from metatower.core.keys import fork
+from metatower.learners.steered import Steered
 from metatower.nets.controller import EXPLORE, PER_BIN, POLISH, ROUTINES, Option, Seen
 from metatower.nets.policy import Categorical
 from metatower.tasks.binned import Binned, sample_from
@@ -39,52 +26,6 @@ WORST, BEST = 5.0, -30.0
 EPS = 1e-12
 SHORT, LONG = 0.5, 0.2
 """How fast the averages forget."""
-
-
-class Steered(Learner):
-    """A learner of tasks whose steps are scaled, pulled back to the start, and counted.
-
-        θ ← θ + f · (what the learner's step adds) − p · (θ − θ_0)     for the first `counted` steps
-
-    Args:
-        objective: what a task scores; its leaves are θ_0.
-        rule, gradient, learn: of the learner, as in `Descend`.
-        logs: the logarithms of f and p.
-        counted: of the `steps` steps, how many do anything.
-    """
-
-    objective: Any
-    rule: Rule
-    logs: Float[Array, "2"]
-    counted: Int[Array, ""]
-    gradient: Gradient
-    learn: Selector | None = eqx.field(static=True)
-    steps: int = eqx.field(static=True)
-
-    def start(self, *, key: PRNGKeyArray) -> tuple[State, Int[Array, ""]]:
-        return self._plain.start(key=key), jnp.zeros((), jnp.int32)
-
-    def step(self, state: tuple, data: Any, *, key: PRNGKeyArray) -> tuple[State, Int[Array, ""]]:
-        old, count = state
-        new = self._plain.step(old, data, key=key)
-        factor, pull = jnp.exp(self.logs[0]), jnp.minimum(jnp.exp(self.logs[1]), 1.0)
-        on = count < self.counted
-        moved = [
-            jnp.where(on, a + factor * (b - a) - pull * (a - first), a)
-            for a, b, first in zip(old.leaves, new.leaves, pick(self.objective, self.learn), strict=True)
-        ]
-        return dataclasses.replace(new, leaves=moved), count + 1
-
-    def loss(self, state: tuple, data: Any, *, key: PRNGKeyArray) -> Scored:
-        return self._plain.loss(state[0], data, key=key)
-
-    @property
-    def _plain(self) -> Descend:
-        return Descend(self.objective, self.rule, self.steps, self.gradient, self.learn)
-
-    @property
-    def height(self) -> int:
-        return self.objective.height
 
 
 class Guiding(eqx.Module):
@@ -118,13 +59,13 @@ class Guided(Learner):
 
     A semi-Markov decision process whose environment is the run itself. A *step* is one meta-step. Every `every` of them
     the manager picks an option: a routine, the number of inner steps, and a distribution over the bins of the tasks
-    (`tasks.binned`); the worker changes the logarithms of inner rate, outer rate and proximal weight, each by
-    at most ½. The meta-gradient is exact. Both see losses and gradients of the training tasks alone
-    (`nets.controller.Seen`).
+    (`tasks.binned`), which they are drawn from, or weighted by while all are explored in turn; the worker changes
+    the logarithms of inner rate, outer rate and proximal weight, each by at most ½. The meta-gradient is exact. Both
+    see losses and gradients of the training tasks alone (`nets.controller.Seen`).
 
     The policy's weights are leaves, and lifting this learner trains them on what finished runs are worth: without a
     derivative through the run by `gradients.Evolution`; by `gradients.ScoreFunction` if the controller `explores`, and
-    if its worker is `smooth`, the derivative through the run is the worker's share of that. With `rewarded`, the loss
+    if its worker is `smooth`, the derivative through the run is that of rates and weights. With `rewarded`, the loss
     is minus the return: the sum over meta-steps of
 
         r_k = log L(φ_k) − log L(φ_{k+1}) − cost · (gradient evaluations of step k),
@@ -201,8 +142,8 @@ class Guided(Learner):
         changes, drawn_rates = self.controller.work(memory, state.seen, option, key=keys[1])
         moved = state.logs + jnp.clip(changes, -CHANGE, CHANGE)
         logs = self.logs + jnp.clip(moved - self.logs, -LIMIT, LIMIT)
-        bins, drawn_bins = self._bins(option, keys[2])
-        gradient, record = self._meta_gradient(state.leaves, logs, self._inner(option), data, bins, keys[3])
+        bins, trust, drawn_bins = self._bins(option, keys[2])
+        gradient, record = self._meta_gradient(state.leaves, logs, self._inner(option), data, bins, trust, keys[3])
         rule, leaves = self.rule.step(state.rule, state.leaves, gradient)
         factor = jnp.exp(logs[1]) * jnp.where(option.routine == POLISH, POLISHING, 1.0)
         leaves = [old + factor * (new - old) for old, new in zip(state.leaves, leaves, strict=True)]
@@ -282,21 +223,25 @@ class Guided(Learner):
         )
         return memory, option, drawn
 
-    def _bins(self, option: Option, key: PRNGKeyArray) -> tuple[Int[Array, " task"], Float[Array, ""]]:
-        """The bin of each task: all in turn while exploring, else drawn."""
+    def _bins(self, option: Option, key: PRNGKeyArray) -> tuple[Int[Array, " t"], Float[Array, " t"], Array]:
+        """The bin of each task and its weight: all in turn while exploring, weighted; else drawn, and all alike."""
         key_turn, key_draw = fork(key, 2)
         begin = jax.random.randint(key_turn, (), 0, self.bins)
         in_turn = (begin + jnp.arange(self.batch)) % self.bins
         preferred = Categorical(jnp.broadcast_to(option.logits, (self.batch, self.bins)))
         drawn = preferred.sample(key_draw)
         explores = option.routine == EXPLORE
+        weights = self.batch * jax.nn.softmax(option.logits[in_turn])
         return (
             jnp.where(explores, in_turn, drawn).astype(jnp.int32),
+            jnp.where(explores, weights, 1.0),
             jnp.where(explores, 0.0, jnp.sum(preferred.log_probability(drawn))),
         )
 
-    def _meta_gradient(self, leaves, logs, inner, data: Tasks, bins, key) -> tuple[list[Array], dict[str, Array]]:
-        """The exact gradient of the mean query loss, and what each task showed on the way."""
+    def _meta_gradient(
+        self, leaves, logs, inner, data: Tasks, bins, trust, key
+    ) -> tuple[list[Array], dict[str, Array]]:
+        """The exact gradient of the weighted mean of the query losses, and what each task showed on the way."""
 
         def one(leaves, nudge, which, key):
             keys = fork(key, 4)
@@ -316,13 +261,14 @@ class Guided(Learner):
 
         def mean(leaves, nudges, keys):
             after, record = jax.vmap(one, in_axes=(None, 0, 0, 0))(leaves, nudges, bins, keys)
-            return jnp.mean(after), record
+            return jnp.mean(trust * after), record
 
         there = pick(self.learner.objective, self.learner.learn)
         nudges = [jnp.zeros((self.batch, *leaf.shape), leaf.dtype) for leaf in there]
         slope = jax.grad(mean, argnums=(0, 1), has_aux=True)
         (gradient, at_end), record = slope(leaves, nudges, fork(key, self.batch))
         walked = record.pop("walked")
+        at_end = [each / jnp.maximum(trust, EPS).reshape(-1, *[1] * (each.ndim - 1)) for each in at_end]
         record["downhill"] = -self.batch * _each_dot(walked, at_end)
         record["lengths"] = _length(_each_dot(walked, walked)) * self.batch * _length(_each_dot(at_end, at_end))
         return gradient, record

@@ -14,7 +14,8 @@ from metatower.nets.recurrent import GRU
 
 EXPLORE, FOCUS, POLISH = 0, 1, 2
 ROUTINES = ("explore", "focus", "polish")
-"""All bins in turn; bins as the manager prefers them; the same with smaller outer steps."""
+"""All bins in turn, each task weighted as its bin is preferred; bins drawn as they are preferred; the same with smaller
+outer steps."""
 CHANGES = ("inner rate", "outer rate", "proximal weight")
 """What a worker changes, through the logarithms."""
 PER_BIN = 8
@@ -38,7 +39,7 @@ class Option(eqx.Module):
     """What a manager decides, until it decides again."""
 
     logits: Float[Array, " bin"]
-    """Of the bins that tasks are drawn from."""
+    """How the bins are preferred."""
     inner: Int[Array, ""]
     """Which of the numbers of inner steps there are to choose from."""
     routine: Int[Array, ""]

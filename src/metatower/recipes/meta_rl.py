@@ -71,8 +71,8 @@ class MetaRL(Recipe):
     judged: int = 20_000
     """Fresh trials to be judged on."""
     ablate: bool = False
-    """Whether to train three agents more: without memory, without seeing its rewards, and told what is hidden. They show
-    whether meta-learning was needed here."""
+    """Whether to train three agents more: without memory, without seeing its rewards, and told what is hidden. They
+    show whether meta-learning was needed here."""
 
     def check(self) -> None:
         super().check()
