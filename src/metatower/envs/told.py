@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -21,10 +22,10 @@ class Told(Environment):
     """
 
     environment: Environment
+    horizon: int = eqx.field(static=True)
 
-    @property
-    def horizon(self) -> int:
-        return self.environment.horizon
+    def __init__(self, environment: Environment):
+        self.environment, self.horizon = environment, environment.horizon
 
     @property
     def observation_shape(self) -> tuple[int, ...]:

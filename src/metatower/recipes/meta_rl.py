@@ -101,7 +101,7 @@ class MetaRL(Recipe):
 
     def agent(self, **changes: Any) -> RL2:
         """The agent with fresh weights."""
-        how = {"environment": self.environment(), "size": self.size, "memory": self.memory, **changes}
+        how: dict[str, Any] = {"environment": self.environment(), "size": self.size, "memory": self.memory, **changes}
         return rl2(key=jax.random.key(self.seed), steps=self.episodes, reward_unit=self.reward_unit, **how)
 
     @property
