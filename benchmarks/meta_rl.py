@@ -49,15 +49,19 @@ def bandit(pulls: int, arms: int, target: float, published: float, **options: An
     return Setting("rl2-bandits", {"arms": arms, "episodes": pulls, **options}, target, published)
 
 
-HUNDRED = {"trials": 1024, "minibatches": 16, "rate": 1e-3, "entropy": 0.03, "unit": 10.0, "steps": 600}
+LONG = {"memory": "attention", "signal": "regret", "trace": 0.95, "discount": 0.999, "trials": 256, "minibatches": 4}
+HUNDRED = {**LONG, "rate": 1e-3, "entropy": 0.03, "unit": 5.0, "steps": 600}
+FIVE_HUNDRED = {**HUNDRED, "discount": 1.0, "trials": 128, "unit": 10.0}
 SETTINGS = {
     "bandit-10-5": bandit(10, 5, 6.60, 6.7),
     "bandit-10-10": bandit(10, 10, 6.65, 6.7),
     "bandit-100-5": bandit(100, 5, 78.3, 78.7, **HUNDRED),
     "bandit-100-10": bandit(100, 10, 83.0, 83.5, **HUNDRED),
     "bandit-100-50": bandit(100, 50, 84.5, 84.9, **HUNDRED),
+    "bandit-500-5": bandit(500, 5, 401, 401.6, **FIVE_HUNDRED),
     "mdp-10": Setting("rl2-mdps", {}, 156, 156.2),
-    "mdp-25": Setting("rl2-mdps", {"episodes": 25, "trials": 256}, 445, 445.7),
+    "mdp-25": Setting("rl2-mdps", {"episodes": 25}, 445, 445.7),
+    "mdp-50": Setting("rl2-mdps", {"episodes": 50, "trials": 128}, 930, 936.1),
     "gridnavi": Setting("rl2-gridnavi"),
     "navigation": Setting("maml-navigation"),
     "arm": Setting("rl2-arm"),
