@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.contract import key, number
 
-from metatower import Descend, Expected, rates_for, sgd
+from metatower import Descend, Expected, adam, clip, rates_for, sgd
 from metatower.core import pick, put, value
 from metatower.core.keys import fork
 from metatower.evaluation.generated import audit, diversity, drawn, structures
@@ -128,6 +128,31 @@ def test_without_the_adversarial_term_the_generator_does_not_listen():
 
     assert same(*moved(0.0))
     assert not same(*moved(1.0))
+
+
+def test_while_structures_are_random_no_operation_is_credited():
+    made = trainer(usage=0.0, cost=0.0, explore=1000, credit="score")
+    np.testing.assert_array_equal(made.learner.generator.ops, made.result(after(made, 1)).generator.ops)
+
+
+def test_operations_are_credited_by_what_they_are_worth():
+    # straight lines, and lines with a few corners, do not get near to waves in two steps
+    objective = Supervised(super_net((1, 8, 1), key=key(0)), squared_error)
+    base = Descend(objective, sgd(rates_for(objective, 0.05)), steps=2)
+    made = meta_gan(base, 1, 1, key=key(1), chance=3, context=5, batch=2)
+    sizes = {"distributions": 8, "tasks": 2, "context": 3, "pairs": 1, "bank": 2, "fresh": 1, "every": 100, "long": 1}
+    weights = {"usage": 0.0, "cost": 0.0, "diversity": 0.0, "adversarial": 0.0, "credit": "score"}
+    rules = {name: clip(adam(number(0.01)), 1.0) for name in ("generator", "discriminator")}
+    made = meta_gan_trainer(made, FAMILY, PROBES, rules, key=key(2), warm=1, cool=4, **sizes, **weights)
+
+    def plain(learner):
+        def one(key):
+            said = learner.generate(jax.random.normal(key, (3,)), learner.context(jnp.zeros(5), number(0.0)))[1]
+            return jnp.sum(jax.nn.softmax(said.op_logits)[:, [list(OPS).index(op) for op in ("skip", "relu")]])
+
+        return float(jnp.mean(jax.vmap(one)(jax.random.split(key(9), 64))))
+
+    assert plain(made.result(after(made, 20))) < 0.7 * plain(made.learner)
 
 
 def test_elites_come_first_in_first_out_and_have_learned_their_task():

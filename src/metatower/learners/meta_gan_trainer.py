@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -67,6 +67,14 @@ class Terms(eqx.Module):
     """Standard deviation of what is added to fingerprints."""
 
 
+class Gates(NamedTuple):
+    """How structures are drawn at this point of the training."""
+
+    temperature: Float[Array, ""]
+    random: Float[Array, ""]
+    """The chance that the operations are random; none if not above 0."""
+
+
 class MetaGANTrainer(Learner):
     """Trains a `MetaGAN` on a family of distributions: storey 2, with two players that move at the same time.
 
@@ -75,7 +83,11 @@ class MetaGANTrainer(Learner):
         Σ_n after_n · query loss after n inner steps  −  λ_d · squared distance of the draws  +  λ_c · cost
             −  usage · entropy of operations  +  λ_a · softplus(D(elite) − D(generated))
 
-    with tasks of the pool that it did not read. The discriminator's is softplus(D(generated) − D(elite)), with R1 and
+    with tasks of the pool that it did not read. Operations are drawn; with `credit` of "score" their gradient is that
+    of REINFORCE, each draw being the baseline of the other (Kool, van Hoof & Welling 2019), on (L₁ − L₂) / (L₁ + L₂),
+    which no single distribution decides; else that of a softmax in their place (straight-through). In the first
+    `explore` steps some draws take operations at random, ever fewer, so that weights for all of them are learned before
+    one is chosen. The discriminator's loss is softplus(D(generated) − D(elite)), with R1 and
     R2. It sees *fingerprints* of networks (`nets.discriminator`), never weights: of an elite, which was adapted to a
     task for `long` steps of Adam, and of what the generator makes for the same distribution and adapts to the same
     task for one step. So it asks whether a network after one step does what one does that was trained for hundreds,
@@ -97,6 +109,8 @@ class MetaGANTrainer(Learner):
         pairs: elites and generated networks that the discriminator compares per step.
         bank, fresh, every, long: elites in the bank; how many enter, after how many steps; Adam steps for each.
         warm, cool: steps in which λ_a rises, and in which the temperature of the gates falls from 1 to 0.3.
+        explore: steps in which the share of random structures falls from 1 to 0.
+        credit: how operations are credited, "score" or "straight-through".
         shared: the mesh axis over which distributions and pairs are spread; set by `metatower.core.sharding`.
     """
 
@@ -116,6 +130,8 @@ class MetaGANTrainer(Learner):
     long: int = eqx.field(static=True, default=100)
     warm: int = eqx.field(static=True, default=500)
     cool: int = eqx.field(static=True, default=2000)
+    explore: int = eqx.field(static=True, default=0)
+    credit: Literal["score", "straight-through"] = eqx.field(static=True, default="straight-through")
     steps: int = eqx.field(static=True, default=1)
     shared: str | None = eqx.field(static=True, default=None)
 
@@ -146,17 +162,17 @@ class MetaGANTrainer(Learner):
         )
         drawn = jax.vmap(elites.draw)(keys_pair)
         real = jax.vmap(self._real)(drawn, keys_pair)
-        temperature = 1 - 0.7 * jnp.minimum(1.0, state.count / self.cool)
+        cooled = jnp.minimum(1.0, state.count / self.cool)
+        random = 1 - state.count / self.explore if self.explore else jnp.zeros(())
+        gates = Gates(1 - 0.7 * cooled, random)
 
         def generator(leaves):
             learner, judge = put(self.learner, leaves[GENERATOR]), put(self.discriminator, leaves[DISCRIMINATOR])
-            return self._generator_loss(
-                learner, judge, (drawn, real, keys_pair), data, keys_task, state.count, temperature
-            )
+            return self._generator_loss(learner, judge, (drawn, real, keys_pair), data, keys_task, state.count, gates)
 
         def discriminator(leaves):
             learner, judge = put(self.learner, leaves[GENERATOR]), put(self.discriminator, leaves[DISCRIMINATOR])
-            fake, context = jax.vmap(lambda elite, key: self._fake(learner, elite, key, temperature))(drawn, keys_pair)
+            fake, context = jax.vmap(lambda elite, key: self._fake(learner, elite, key, gates))(drawn, keys_pair)
             says = jax.vmap(judge)
             loss = relativistic(says(real, context), says(fake, context))
             penalty = gradient_penalty(judge, real, context) + gradient_penalty(judge, fake, context)
@@ -177,23 +193,25 @@ class MetaGANTrainer(Learner):
         """The learner of distributions as far as it is trained."""
         return put(self.learner, state.players[GENERATOR].leaves)
 
-    def _generator_loss(self, learner, judge, pairs, data, keys, count, temperature) -> Scored:
+    def _generator_loss(self, learner, judge, pairs, data, keys, count, gates) -> Scored:
         terms: Terms = value(self.terms)
         drawn, real, keys_pair = pairs
-        losses, distance, cost, ops = jax.vmap(lambda key: self._played(learner, data, key, temperature))(keys)
+        losses, distance, cost, ops, credit = jax.vmap(lambda key: self._played(learner, data, key, gates))(keys)
         usage = mean_over_devices(jnp.mean(ops, axis=0), self.shared)
         entropy = -jnp.mean(jnp.sum(usage * jnp.log(usage + 1e-9), axis=-1))
-        fake, context = jax.vmap(lambda elite, key: self._fake(learner, elite, key, temperature))(drawn, keys_pair)
+        fake, context = jax.vmap(lambda elite, key: self._fake(learner, elite, key, gates))(drawn, keys_pair)
         says = jax.vmap(judge)
         adversarial = relativistic(says(fake, context), says(real, context))
         after, distance, cost = jnp.mean(losses, axis=0), jnp.mean(distance), jnp.mean(cost)
         loss = after @ terms.after - terms.diversity * distance + terms.cost * cost - terms.usage * entropy
         loss += terms.adversarial * jnp.minimum(1.0, count / self.warm) * adversarial
+        credit = jnp.mean(credit)
+        loss += credit - jax.lax.stop_gradient(credit)
         metrics = {"loss": after[-1], "loss after 1 step": after[min(1, len(after) - 1)], "loss before": after[0]}
         return loss, {**metrics, "distance": distance, "cost": cost, "entropy": entropy, "adversarial": adversarial}
 
-    def _played(self, learner: MetaGAN, data: Tasks, key: PRNGKeyArray, temperature: Array):
-        """Query losses `[steps + 1]`, squared distance of two draws, cost, and probabilities of operations."""
+    def _played(self, learner: MetaGAN, data: Tasks, key: PRNGKeyArray, gates: Gates):
+        """Query losses `[steps + 1]`, squared distance of draws, cost, probabilities of operations and their credit."""
         key_pair, key_read, key_shown, key_draws, key_tasks, key_adapt = fork(key, 6)
         pair = data.sample(key_pair)
         read = jax.vmap(lambda k: learner.encode(pair.support.sample(k)))(fork(key_read, self.context))
@@ -204,7 +222,7 @@ class MetaGANTrainer(Learner):
         context = learner.context(weight @ read, shown)
 
         def draw(key):
-            phi, said = self._drawn(learner, context, key, temperature)
+            phi, said, free = self._drawn(learner, context, key, gates)
 
             def on(key):
                 task = pair.query.sample(key)
@@ -223,22 +241,34 @@ class MetaGANTrainer(Learner):
                 return jnp.concatenate([first[None], losses]), outputs
 
             losses, outputs = jax.vmap(on)(fork(key_tasks, self.tasks))
-            return jnp.mean(losses, axis=0), outputs, phi.objective.net.cost(), jax.nn.softmax(said.op_logits)
+            chosen = jax.lax.stop_gradient(said.structure.ops)
+            likely = free * jnp.sum(chosen * jax.nn.log_softmax(said.op_logits))
+            means = jnp.mean(losses, axis=0), outputs, phi.objective.net.cost()
+            return *means, jax.nn.softmax(said.op_logits), likely
 
-        losses, outputs, cost, ops = jax.vmap(draw)(fork(key_draws, 2))
+        losses, outputs, cost, ops, likely = jax.vmap(draw)(fork(key_draws, 2))
         distance = jnp.mean((outputs[0] - outputs[1]) ** 2)
-        return jnp.mean(losses, axis=0), distance, jnp.mean(cost), jnp.mean(ops, axis=0)
+        ended = jax.lax.stop_gradient(losses @ value(self.terms).after)
+        better = (ended - ended[::-1]) / (jnp.sum(ended) + 1e-9)
+        credit = jnp.mean(better * likely) if self.credit == "score" else jnp.zeros(())
+        return jnp.mean(losses, axis=0), distance, jnp.mean(cost), jnp.mean(ops, axis=0), credit
 
-    def _drawn(self, learner: MetaGAN, context: Array, key: PRNGKeyArray, temperature: Array):
-        key_z, key_gates = fork(key, 2)
+    def _drawn(self, learner: MetaGAN, context: Array, key: PRNGKeyArray, gates: Gates):
+        """A generated learner, what was said of it, and 1 if its structure is the generator's own, else 0."""
+        key_z, key_gates, key_explore = fork(key, 3)
         z = jax.random.normal(key_z, (learner.generator.chance,), context.dtype)
-        return learner.generate(z, context, temperature=temperature, key=key_gates)
+        own = value(learner.structure).kind
+        lost = own[0] * (jax.random.uniform(key_explore) < gates.random)
+        learner = of_kind(learner, jnp.where(lost > 0, jnp.array([0.0, 0.0, 1.0]), own))
+        straight = self.credit == "straight-through"
+        phi, said = learner.generate(z, context, temperature=gates.temperature, key=key_gates, straight=straight)
+        return phi, said, own[0] * (1 - lost)
 
-    def _fake(self, learner: MetaGAN, elite: Elite, key: PRNGKeyArray, temperature: Array) -> tuple[Array, Array]:
+    def _fake(self, learner: MetaGAN, elite: Elite, key: PRNGKeyArray, gates: Gates) -> tuple[Array, Array]:
         """The fingerprint of a generated network after one step on an elite's task, and the context."""
         key_draw, key_noise, _ = fork(key, 3)
         context = context_of(learner, elite.context)
-        phi = dataclasses.replace(self._drawn(learner, context, key_draw, temperature)[0], steps=1)
+        phi = dataclasses.replace(self._drawn(learner, context, key_draw, gates)[0], steps=1)
         adapted = phi.result(run(phi, elite.task.support, key=key_draw))
         return self._seen(adapted, elite, key_noise), jax.lax.stop_gradient(context)
 

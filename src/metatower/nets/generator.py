@@ -128,10 +128,12 @@ class Generator(eqx.Module):
         share: Array | float = 0.0,
         temperature: Array | float = 1.0,
         key: PRNGKeyArray | None = None,
+        straight: bool = True,
     ) -> Generated:
         """Args:
         instead: the structure to be taken, if `share` is 1.
         temperature, key: of the gates (`choose`); without a key they are not drawn.
+        straight: whether operations have the derivative of `choose`; none if not, for who credits the draw itself.
         """
         hidden = jnp.concatenate([z, context])[None]
         for layer in self.mix:
@@ -141,6 +143,7 @@ class Generator(eqx.Module):
         keys = (None, None) if key is None else tuple(jax.random.split(key))
         logits = jnp.einsum("lq,lqo->lo", q[:-1], self.ops)
         ops = choose(logits, temperature, key=keys[0])
+        ops = ops if straight else jax.lax.stop_gradient(ops)
         units = open_or_shut(jnp.einsum("lq,lqu->lu", q[:-1], self.units) + self.opened, temperature, key=keys[1])
         if instead is not None:
             ops = (1 - share) * ops + share * instead.ops

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -59,7 +59,15 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
     """
 
     name: ClassVar[str] = "meta-gan"
-    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "adversarial", "diversity", "cost", "usage", "penalty")
+    may_be_zero: ClassVar[tuple[str, ...]] = (
+        "outer_decay",
+        "adversarial",
+        "diversity",
+        "cost",
+        "usage",
+        "penalty",
+        "explore",
+    )
 
     steps: int = 2000
     distributions: int = 6
@@ -78,8 +86,12 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
     """λ_d: how much two draws are to differ."""
     cost: float = 0.01
     """λ_c: the price of the whole super-net."""
-    usage: float = 0.05
+    usage: float = 0.0
     """How much the entropy of all operations in use counts."""
+    explore: float = 0.5
+    """In which share of the steps some structures are random, ever fewer."""
+    credit: Literal["score", "straight-through"] = "score"
+    """The gradient of the operations: REINFORCE with the other draw as the baseline, or straight-through."""
     penalty: float = 0.1
     """γ of R1 and R2."""
     pairs: int = 4
@@ -147,6 +159,8 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
             long=self.long,
             warm=max(1, self.steps // 6),
             cool=max(1, self.steps // 2),
+            explore=round(self.explore * self.steps),
+            credit=self.credit,
         )
 
     def probes(self) -> jax.Array:
