@@ -118,7 +118,7 @@ class Evaluate:
     """
 
     folder: tyro.conf.Positional[Path]
-    """The run's folder, or a copy of its `model` folder."""
+    """The run's folder, a copy of its `model` folder, or the name of a model that comes with the package."""
     tasks: str = "held-out"
     """What to judge on; see above."""
     ways: int | None = None

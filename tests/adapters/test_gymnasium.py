@@ -278,6 +278,9 @@ def raises(env, step):
         (shape, "reset", r"Broken shows an observation of shape \(3,\) in its reset"),
         (no_number, "step", "Broken shows nan in its step"),
         (no_reward, "step", "Broken gave the reward nan"),
+        (lambda env, step: (step[0], 1e39, *step[2:]), "step", r"the reward inf, which is no number \(or none that fl"),
+        (lambda env, step: (np.full(2, 1e39), *step[1:]), "step", r"shows inf in its step, which is no number \(or"),
+        (lambda env, step: ([[1.0], [1.0, 2.0]], *step[1:]), "step", "shows in its step what is no array of numbers"),
         (raises, "step", "Broken raised KeyError in its step: 'wheel'"),
         (raises, "reset", "Broken raised KeyError in its reset"),
     ],
@@ -296,6 +299,52 @@ def test_a_broken_vector_is_one_clear_error_too():
         env = SyncVectorEnv([lambda how=how: Broken(how, "step")], autoreset_mode=AutoresetMode.DISABLED)
         with pytest.raises(UserError, match=error):
             adapt(Recorder(), env)
+
+
+def test_an_episode_without_an_end_is_cut_off():
+    endless = Doors(length=10**9)
+    adapted = adapt(Recorder(), endless, episodes=2, horizon=3)
+    assert len(endless.tried) == 6
+    np.testing.assert_array_equal(adapted.returns, [[1.0], [1.0]])
+
+
+def test_numbered_observations_that_cannot_be_are_told():
+    for shown in (7, -1, 0, 2.5):
+        env = Doors()
+        env.observation_space = gymnasium.spaces.Discrete(5, start=1)
+        env.shown = lambda shown=shown: np.asarray(shown)
+        with pytest.raises(UserError, match=f"shows {shown} in its reset, .* the integers from 1 to 5"):
+            adapt(Recorder(), env)
+
+
+def test_a_memory_that_has_diverged_is_told_though_its_actions_are_numbers():
+    env = Doors()
+    agent = rl2(BernoulliBandit(3), key=jax.random.key(0), size=4)
+    broken = jax.tree.map(lambda x: x * jnp.nan if eqx.is_inexact_array(x) else x, agent)
+    with pytest.raises(UserError, match="memory holds what is no number"):
+        adapt(broken, env)
+    adapted = adapt(agent, env)
+    adapted.act(np.zeros(0))
+    with pytest.raises(UserError, match="Expected the reward of the last action as a number, got nan"):
+        adapted.act(np.zeros(0), reward=float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "error"),
+    [
+        ("CartPole-v1", {}, r"Expected a gymnasium.Env .* got 'CartPole-v1'. Make one with gymnasium.make"),
+        (Doors(), {"episodes": 2.5}, "Expected episodes as an integer of at least 1, got 2.5"),
+        (Doors(), {"horizon": 0}, "Expected horizon as an integer of at least 1, got 0"),
+    ],
+)
+def test_what_is_no_environment_or_number_is_told(env, options, error):
+    with pytest.raises(UserError, match=error):
+        adapt(Recorder(), env, **options)
+
+
+def test_learners_that_do_not_act_are_told():
+    with pytest.raises(UserError, match=r"Expected an agent with `start` and `act`, such as RL²; got Descend"):
+        adapt(metatower.load(Path(metatower.__file__).parent / "agents" / "maml-navigation"), Doors())
 
 
 def test_an_agent_that_has_diverged_is_told():

@@ -101,3 +101,7 @@ def test_options_that_cannot_be_are_refused():
         find("rl2-bandits")(trials=10).build()
     with pytest.raises(UserError, match="expected --arms of at least 1"):
         find("rl2-bandits")(arms=0)
+    with pytest.raises(UserError, match="expected --discount from 0 to 1, got 2"):
+        find("rl2-bandits")(discount=2.0)
+    with pytest.raises(UserError, match="there is no --ablate"):
+        find("rl2-arm")(ablate=True)

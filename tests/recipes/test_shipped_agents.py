@@ -5,11 +5,26 @@ from pathlib import Path
 import pytest
 
 import metatower
+from metatower.core.errors import UserError
 from metatower.recipes.judge import judge
 
 AGENTS = Path(metatower.__file__).parent / "agents"
-LEAST = {"rl2-bandit-10-5": 6.45, "rl2-gridnavi": 35.5, "maml-navigation": -16.0}
+LEAST = {
+    "rl2-bandit-10-5": 6.45,
+    "rl2-bandit-100-5": 76.0,
+    "rl2-mdp-10": 155.0,
+    "rl2-gridnavi": 35.5,
+    "maml-navigation": -16.0,
+}
 """The card's value, less what so few trials may be off."""
+
+
+def test_can_be_named_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = judge(Path("rl2-bandit-10-5"), episodes=10)
+    assert any(row.name == "RL²" for row in found.results)
+    with pytest.raises(UserError, match=r"no model of this name comes with the package .*rl2-mdp-10"):
+        judge(Path("rl2-mdp-11"))
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in AGENTS.iterdir() if path.is_dir()))

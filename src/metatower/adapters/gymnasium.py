@@ -21,6 +21,9 @@ from metatower.core.keys import fork, fork_at
 from metatower.envs.protocol import Box, Discrete
 from metatower.envs.trial import Outcome, Seen
 
+HORIZON = 100_000
+"""Steps of an episode that does not end by itself."""
+
 
 class HostTrial:
     """The twin of `envs.Trial` for environments that run on the host: the only place where they are reset.
@@ -31,15 +34,22 @@ class HostTrial:
     Args:
         env: a `gymnasium.Env`, or a vector environment made with `autoreset_mode=AutoresetMode.DISABLED`.
         episodes: of a trial.
+        horizon: steps after which an episode that does not end by itself is cut off (as truncated).
 
     Raises:
         UserError: spaces that no agent here acts in, an environment that resets itself; in `start` and `step`, one
             that raises, shows what its space does not allow, or pays what is no number.
     """
 
-    def __init__(self, env: gymnasium.Env | VectorEnv, episodes: int):
-        if episodes < 1:
-            raise UserError(f"Expected at least one episode, got {episodes}.")
+    def __init__(self, env: gymnasium.Env | VectorEnv, episodes: int, horizon: int = HORIZON):
+        if not isinstance(env, gymnasium.Env | VectorEnv):
+            raise UserError(
+                f"Expected a gymnasium.Env or a vector of them, got {env!r}. Make one with gymnasium.make(...)."
+            )
+        for name, number in (("episodes", episodes), ("horizon", horizon)):
+            if not isinstance(number, int | np.integer) or number < 1:
+                raise UserError(f"Expected {name} as an integer of at least 1, got {number!r}.")
+        self.horizon = horizon
         self.env, self.episodes = env, episodes
         self.many = isinstance(env, VectorEnv)
         if self.many and env.metadata.get("autoreset_mode") != AutoresetMode.DISABLED:
@@ -52,11 +62,12 @@ class HostTrial:
         self.observation_space = env.single_observation_space if self.many else env.observation_space
         self.actions = _actions(self.action_space)
         self.observation_shape = _observation_shape(self.observation_space)
-        self.done = self.finished = np.zeros(0)
+        self.done = self.finished = self.moves = np.zeros(0)
 
     def start(self, seed: int | None = None) -> Seen:
         """The first episode of a trial begins; what is seen is `[lanes, ...]`."""
         self.done, self.finished = np.ones(self.lanes, bool), np.zeros(self.lanes, int)
+        self.moves = np.zeros(self.lanes, int)
         zero = np.zeros(self.lanes, np.float32)
         nothing = np.zeros((self.lanes, self.actions.size), np.float32)
         self.seen = _seen(np.zeros((self.lanes, *self.observation_shape), np.float32), nothing, zero, zero + 1)
@@ -74,11 +85,17 @@ class HostTrial:
         given = self._given(np.asarray(actions))
         shown, reward, terminated, truncated = self._asked("step", self._step, given)
         observation = self._observed(shown, "step")
+        reward = np.where(over, 0, _single(reward))
         if not np.isfinite(reward).all():
-            raise UserError(f"{self._name} gave the reward {_first(reward)}, which is no number, for {given}.")
+            raise UserError(
+                f"{self._name} gave the reward {_first(reward)}, which is no number (or none that float32 holds), for "
+                f"{given}."
+            )
+        self.moves = self.moves + 1
+        truncated = truncated | (self.moves >= self.horizon)
         self.done = terminated | truncated
+        self.moves = np.where(self.done, 0, self.moves)
         self.finished = self.finished + self.done
-        reward = np.where(over, 0, reward).astype(np.float32)
         finished = self.finished >= self.episodes
         fields = reward, terminated, truncated & ~terminated, finished, observation
         outcome = jax.tree.unflatten(_structure(Outcome), fields)
@@ -124,20 +141,33 @@ class HostTrial:
 
     def _observed(self, shown: Any, what: str) -> np.ndarray:
         """What was shown as floating-point numbers, `[lanes, ...]`."""
-        shown = np.asarray(shown) if self.many else np.asarray(shown)[None]
+        try:
+            shown = np.asarray(shown) if self.many else np.asarray(shown)[None]
+        except ValueError as error:
+            raise UserError(f"{self._name} shows in its {what} what is no array of numbers: {error}.") from error
         expected = (self.lanes, *self.observation_space.shape)
         if shown.shape != expected:
             raise UserError(
                 f"{self._name} shows an observation of shape {shown.shape[1:]} in its {what}, where its "
                 f"observation_space says {expected[1:]}."
             )
-        if not np.issubdtype(shown.dtype, np.number) and shown.dtype != bool:
+        if (not np.issubdtype(shown.dtype, np.number) and shown.dtype != bool) or np.iscomplexobj(shown):
             raise UserError(f"{self._name} shows observations of type {shown.dtype} in its {what}, not numbers.")
         if isinstance(self.observation_space, gymnasium.spaces.Discrete):
-            return np.eye(int(self.observation_space.n), dtype=np.float32)[shown - int(self.observation_space.start)]
+            n, start = int(self.observation_space.n), int(self.observation_space.start)
+            wrong = shown[~np.isin(shown, np.arange(start, start + n))]
+            if wrong.size:
+                raise UserError(
+                    f"{self._name} shows {wrong[0]} in its {what}, where its observation_space has the integers from "
+                    f"{start} to {start + n - 1}."
+                )
+            return np.eye(n, dtype=np.float32)[shown.astype(int) - start]
+        shown = _single(shown)
         if not np.isfinite(shown).all():
-            raise UserError(f"{self._name} shows {_first(shown)} in its {what}, which is no number.")
-        return shown.astype(np.float32)
+            raise UserError(
+                f"{self._name} shows {_first(shown)} in its {what}, which is no number (or none that float32 holds)."
+            )
+        return shown
 
     @property
     def _name(self) -> str:
@@ -171,16 +201,21 @@ class Adapted:
         if self._fresh:  # what the last action of the adaptation brought is known
             reward_seen, done_seen = self.seen.reward, self.seen.done
         else:
-            reward_seen, done_seen = (np.full(self._trial.lanes, x, np.float32) for x in (reward, done))
+            reward_seen, done_seen = (np.broadcast_to(_single(x), (self._trial.lanes,)) for x in (reward, done))
+            if not np.isfinite(reward_seen).all():
+                raise UserError(f"Expected the reward of the last action as a number, got {_first(reward_seen)}.")
         seen, self._fresh = _seen(shown, self.seen.action, reward_seen, done_seen), False
-        self.state, actions = _act(self.agent, self.state, seen, self._key, np.asarray(self._step))
+        state, actions = _act(self.agent, self.state, seen, self._key, np.asarray(self._step))
+        self.state = _sound(state)
         actions, self._step = np.asarray(actions), self._step + 1
         self.seen = _seen(shown, _encoded(self._trial.actions, actions), reward_seen, done_seen)
         given = self._trial._given(actions)
         return given if self._trial.many else given[0]
 
 
-def adapt(agent: Any, env: gymnasium.Env | VectorEnv, *, episodes: int = 3, seed: int = 0) -> Adapted:
+def adapt(
+    agent: Any, env: gymnasium.Env | VectorEnv, *, episodes: int = 3, seed: int = 0, horizon: int = HORIZON
+) -> Adapted:
     """The agent after so many episodes in an environment, in each lane of a vector environment by itself.
 
     Args:
@@ -189,11 +224,12 @@ def adapt(agent: Any, env: gymnasium.Env | VectorEnv, *, episodes: int = 3, seed
         env: see `HostTrial`.
         episodes: how many.
         seed: of the agent and of the environment's first reset.
+        horizon: steps after which an episode that does not end by itself is cut off.
 
     Raises:
         UserError: an environment that the agent cannot act in, or that breaks (`HostTrial`).
     """
-    trial, root = HostTrial(env, episodes), jax.random.key(seed)
+    trial, root = HostTrial(env, episodes, horizon), jax.random.key(seed)
     key_start, key_steps, key_after = fork(root, 3)
     _check(agent, trial)
     state = _start(agent, key_start, trial.lanes)
@@ -203,6 +239,7 @@ def adapt(agent: Any, env: gymnasium.Env | VectorEnv, *, episodes: int = 3, seed
     while (trial.finished < episodes).any():
         live, episode = trial.finished < episodes, np.minimum(trial.finished, episodes - 1)
         state, actions = _act(agent, state, seen, key_steps, np.asarray(step))
+        state = _sound(state)
         seen, outcome = trial.step(np.asarray(actions))
         returns[episode, lanes] += outcome.reward
         kept, last = _where(live, state, kept), _where(live, seen, last)
@@ -217,7 +254,13 @@ def _check(agent: Any, trial: HostTrial) -> None:
     size = getattr(agent, "actions", trial.actions.size)
     if isinstance(size, int) and size != trial.actions.size:
         raise UserError(
-            f"The agent has {size} numbers for an action; {trial._name[0].lower()}{trial._name[1:]} has {here}."
+            f"The agent has {size} numbers for an action; {trial._name[0].lower()}{trial._name[1:]} has {here}. Take "
+            "an agent that was trained for as many."
+        )
+    if not (hasattr(agent, "start") and hasattr(agent, "act")):
+        raise UserError(
+            f"Expected an agent with `start` and `act`, such as RL²; got {type(agent).__name__}. Learners that adapt "
+            "by gradient steps play in worlds of JAX: see docs/meta-rl.md."
         )
     try:
         _, action = eqx.filter_eval_shape(lambda: agent.act(agent.start(key=key), seen, key=key))
@@ -267,6 +310,17 @@ def _act(agent: Any, state: Any, seen: Seen, key: PRNGKeyArray, step: Int[np.nda
     return jax.vmap(lambda state, seen, key: agent.act(state, seen, key=key))(state, seen, keys)
 
 
+def _sound(state: Any) -> Any:
+    """The state, if all its numbers are."""
+    for leaf in jax.tree.leaves(state):
+        if eqx.is_inexact_array(leaf) and not np.isfinite(np.asarray(leaf)).all():
+            raise UserError(
+                "The agent's memory holds what is no number. Has its training diverged? `metatower evaluate` shows "
+                "what it is worth where it was trained."
+            )
+    return state
+
+
 def _where(live: np.ndarray, new: Any, old: Any) -> Any:
     """`new` in the lanes that are live, else `old`."""
     if live.all():
@@ -292,6 +346,12 @@ def _observation_shape(space: Any) -> tuple[int, ...]:
         f"Expected observations in a Box or Discrete space, got {space}. "
         "gymnasium.wrappers.FlattenObservation makes one of a Dict or Tuple."
     )
+
+
+def _single(values: Any) -> np.ndarray:
+    """As float32; what is too large is infinite, without a warning."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values).astype(np.float32)
 
 
 def _first(values: np.ndarray) -> Any:

@@ -16,6 +16,7 @@ from metatower.envs.protocol import Environment as Environment
 from metatower.envs.protocol import Solvable as Solvable
 from metatower.envs.protocol import Step as Step
 from metatower.envs.told import Told as Told
+from metatower.envs.told import told as told
 from metatower.envs.trial import Outcome as Outcome
 from metatower.envs.trial import Seen as Seen
 from metatower.envs.trial import Trial as Trial

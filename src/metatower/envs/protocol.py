@@ -49,6 +49,15 @@ class Box(eqx.Module):
     high: float | tuple[float, ...] = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
 
+    def __check_init__(self):
+        for name in ("low", "high"):
+            bound = getattr(self, name)
+            if isinstance(bound, tuple) and len(bound) != math.prod(self.shape):
+                raise ValueError(
+                    f"Box: expected {name} as a number or {math.prod(self.shape)} of them, for the shape {self.shape}; "
+                    f"got {len(bound)}."
+                )
+
     @property
     def size(self) -> int:
         """Numbers that encode one action."""

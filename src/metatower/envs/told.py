@@ -6,9 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from metatower.envs.protocol import Box, Discrete, Environment, EnvState, EnvTask, Step
+from metatower.envs.protocol import Box, Discrete, Environment, EnvState, EnvTask, Solvable, Step
 
 
 class Told(Environment):
@@ -48,9 +48,29 @@ class Told(Environment):
         return state, Step(_with(step.observation, task), step.reward, step.terminated, step.truncated)
 
 
+class ToldSolvable(Told, Solvable):
+    """The same of an environment whose optimum is known; it is the same optimum."""
+
+    def __init__(self, environment: Environment):
+        Told.__init__(self, environment)
+
+    def solve(self, task: EnvTask) -> PyTree:
+        return self.environment.solve(task)  # type: ignore
+
+    def shortfall(self, solution: PyTree, state: EnvState, moves: Int[Array, ""]) -> Float[Array, " actions"]:
+        return self.environment.shortfall(solution, state, moves)  # type: ignore
+
+
+def told(environment: Environment) -> Told:
+    """`Told` of this environment, `Solvable` if it is."""
+    return ToldSolvable(environment) if isinstance(environment, Solvable) else Told(environment)
+
+
 def _with(observation: Float[Array, "..."], task: EnvTask) -> Float[Array, " numbers"]:
     return jnp.concatenate([observation.reshape(-1), _flat(task)])
 
 
 def _flat(task: EnvTask) -> Float[Array, " numbers"]:
-    return jnp.concatenate([jnp.asarray(leaf, float).reshape(-1) for leaf in jax.tree.leaves(task)])
+    leaves = jax.tree.leaves(task)
+    bits = [jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in leaves]
+    return jnp.concatenate([jnp.asarray(leaf, float).reshape(-1) for leaf in bits])

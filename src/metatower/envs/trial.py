@@ -60,7 +60,7 @@ class Outcome(eqx.Module):
 
     reward: Float[Array, ""]
     terminated: Bool[Array, ""]
-    """The episode has ended by itself: the only flag that stops bootstrapping."""
+    """The episode has ended by itself: nothing in it comes after. In a trial the next episode does."""
     truncated: Bool[Array, ""]
     """The episode was cut off, by the environment or its horizon."""
     over: Bool[Array, ""]
@@ -110,6 +110,11 @@ class Trial(eqx.Module):
         if len(given) != 1 or given[0] < 1:
             raise ValueError(
                 f"Trial: expected either episodes or steps, at least 1, got {self.episodes!r} and {self.steps!r}."
+            )
+
+        if self.environment.horizon < 1:
+            raise ValueError(
+                f"Trial: expected an environment with a horizon of at least 1, got {self.environment.horizon}."
             )
 
     @property

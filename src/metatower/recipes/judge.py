@@ -18,6 +18,7 @@ from metatower.learners.features import FeatureLearner
 from metatower.nets import Examples
 from metatower.recipes.base import Recipe
 from metatower.recipes.run import load, recipe_of
+from metatower.recipes.shipped import folder_of
 from metatower.training.progress import Progress, Silent
 
 HELD_OUT, FOLDER = "held-out", "folder:"
@@ -63,7 +64,7 @@ def judge(
     """The learner of a run, before and after it has adapted to tasks that it was not trained on.
 
     Args:
-        folder: of the run, or a copy of its model.
+        folder: of the run, or a copy of its model, or the name of one that comes with the package.
         tasks: "held-out", "glyphs", "omniglot", "folder:PATH", "sinusoids", "functions", "glyph-families" or
             "function-families".
         ways, shots, queries: of the tasks; as in training if None.
@@ -78,6 +79,7 @@ def judge(
             raise UserError(f"Expected --{name} of at least 1, got {number}.")
     if not 0 <= seed < 2**32:
         raise UserError(f"Expected --seed from 0 to 2**32 - 1, got {seed}.")
+    folder = folder_of(Path(folder))
     recipe, learner = recipe_of(folder), load(folder)
     if recipe.acts:
         if tasks != HELD_OUT or ways or shots or queries:

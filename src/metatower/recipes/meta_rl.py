@@ -12,7 +12,7 @@ import numpy as np
 from metatower.core import Learner, State
 from metatower.core.errors import UserError
 from metatower.envs.protocol import Environment, Solvable
-from metatower.envs.told import Told
+from metatower.envs.told import told
 from metatower.envs.trial import Worlds
 from metatower.evaluation.conclusion import Conclusion, Curves
 from metatower.evaluation.statistics import interval, paired
@@ -78,6 +78,9 @@ class MetaRL(Recipe):
         super().check()
         self.at_least_one("episodes", "trials", "minibatches", "epochs", "size", "judged")
         self.above_zero("rate", "unit")
+        for name in ("discount", "trace"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{self.name}: expected --{name} from 0 to 1, got {getattr(self, name):g}.")
         if self.signal == "regret" and not isinstance(self.environment(), Solvable):
             raise UserError(
                 f"{self.name}: the regret of {type(self.environment()).__name__} is not known. Take signal 'reward'."
@@ -185,6 +188,7 @@ class MetaRL(Recipe):
             {name: interval(scores[name]["entropy"]) for name in ("RL²", "RL², untrained")},
             np.arange(1, self.episodes + 1),
         )
+        conclusion.notes += self.about_episodes(scores)
         self.look_inside(conclusion, artefact, scores)
         return conclusion
 
@@ -200,11 +204,23 @@ class MetaRL(Recipe):
             for name, agent in {"RL²": artefact, **self.references()}.items()
         }
         words = f"{judged.judged:,} fresh trials of {self.episodes} episode(s), the same for every agent."
-        conclusion = Conclusion(notes=[words, *self.about_references()])
+        conclusion = Conclusion(notes=[words, *self.about_references(), *judged.about_episodes(scores)])
         for name, each in scores.items():
             conclusion.add(name, {"return": each["return"]}, "trial")
         conclusion.compare("RL²", *self.references())
         return conclusion
+
+    def about_episodes(self, scores: dict[str, dict[str, np.ndarray]]) -> list[str]:
+        """The return of each episode, for trials of a few."""
+        if not 1 < self.episodes <= 10 or self.environment().horizon == 1:
+            return []
+        said = []
+        for name in [name for name in scores if name.startswith("RL²") and "untrained" not in name] + ["oracle"]:
+            if name in scores:
+                each = interval(scores[name]["by episode"])
+                rows = (f"{m:.2f} [{a:.2f}, {b:.2f}]" for m, a, b in zip(each.mean, each.lo, each.hi, strict=True))
+                said.append(f"{name}, episode by episode: {', '.join(rows)}.")
+        return said
 
     def look_inside(self, conclusion: Conclusion, artefact: RL2, scores: dict[str, dict[str, np.ndarray]]) -> None:
         """Adds what else there is to be seen; subclasses may."""
@@ -213,18 +229,16 @@ class MetaRL(Recipe):
         """What is trained in the same way to see what it is worth, and where."""
         if not self.ablate:
             return {}
-        whole, told = self.agent(), Told(self.environment())
+        whole, shown = self.agent(), told(self.environment())
         inputs = tuple(name for name in whole.inputs if name != "reward")
         return {
             "without memory": (self.agent(memory="none"), self.environment()),
             "without rewards to see": (dataclasses.replace(whole, inputs=inputs), self.environment()),
-            TOLD: (self.agent(environment=told), told),
+            TOLD: (self.agent(environment=shown), shown),
         }
 
     def _trained(self, name: str, agent: RL2, environment: Environment, folder: Path, show: Progress) -> Agent:
-        # who is told the task learns from rewards: what they are short of is known where the task is hidden only
-        signal = self.signal if isinstance(environment, Solvable) else "reward"
-        trainer = dataclasses.replace(self.trainer(agent), signal=signal)
+        trainer = self.trainer(agent)
         state = train(
             trainer,
             Worlds(environment),

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from metatower.core.errors import UserError
 from metatower.envs.arm import SPLITS, Arm
 from metatower.envs.references.arm import computed_torque, nominal, proportional
 from metatower.evaluation.conclusion import Conclusion, Curves
@@ -45,6 +46,11 @@ class RL2Arm(MetaRL):
     size: int = 128
     judged: int = 2000
 
+    def check(self) -> None:
+        super().check()
+        if self.ablate:
+            raise UserError("rl2-arm: there is no --ablate: the policy without a memory is always trained beside it.")
+
     def environment(self) -> Arm:
         return Arm()
 
@@ -62,13 +68,17 @@ class RL2Arm(MetaRL):
     def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
         agents = {"RL²": artefact, RANDOMISED: self._randomised(folder, show)}
         agents |= {"RL², untrained": self.agent(), **self.references()}
-        return self._on_splits(agents, self.judged, self.seed, show)
+        return self._on_splits(agents, self._notes(), self.seed, show)
 
     def judge_fresh(self, artefact: Any, *, episodes: int | None, seed: int, show: Progress) -> Conclusion:
-        return self._on_splits({"RL²": artefact, **self.references()}, episodes or self.judged, seed, show)
+        judged = dataclasses.replace(self, judged=episodes or self.judged)
+        notes = [
+            f"{judged.judged:,} fresh trials of {self.episodes} episode(s), the same for every agent. Seed {seed}."
+        ]
+        return judged._on_splits({"RL²": artefact, **self.references()}, notes, seed, show)
 
-    def _on_splits(self, agents: dict[str, Agent], trials: int, seed: int, show: Progress) -> Conclusion:
-        conclusion = Conclusion(notes=self._notes())
+    def _on_splits(self, agents: dict[str, Agent], notes: list[str], seed: int, show: Progress) -> Conclusion:
+        conclusion, trials = Conclusion(notes=notes), self.judged
         for split in SPLITS:
             scores = {}
             for name, agent in agents.items():

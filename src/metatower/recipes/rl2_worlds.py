@@ -3,17 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-
 from metatower.envs.gridnavi import GridNavi
 from metatower.envs.mdp import RandomMDP
 from metatower.envs.references import gridnavi, mdp
-from metatower.evaluation.conclusion import Conclusion
-from metatower.evaluation.statistics import interval
 from metatower.learners.acting import Agent
 from metatower.learners.informed import Oracle, Random
 from metatower.learners.psrl import PSRL
-from metatower.learners.rl2 import RL2
 from metatower.recipes.meta_rl import MetaRL
 
 
@@ -97,9 +92,3 @@ class RL2GridNavi(MetaRL):
             f"Exact: an episode of who knows the goal brings {gridnavi.oracle_return(world):.2f}; a first episode "
             f"{gridnavi.best_first_return(world):.2f} at best. What is best for all episodes together is not known."
         ]
-
-    def look_inside(self, conclusion: Conclusion, artefact: RL2, scores: dict[str, dict[str, np.ndarray]]) -> None:
-        for name in ("RL²", "RL², greedy"):
-            each = interval(scores[name]["by episode"])
-            rows = (f"{m:.2f} [{lo:.2f}, {hi:.2f}]" for m, lo, hi in zip(each.mean, each.lo, each.hi, strict=True))
-            conclusion.notes.append(f"{name}, episode by episode: {', '.join(rows)}.")

@@ -10,7 +10,8 @@ from metatower.envs.navigation import Navigation
 
 
 def stay_return(environment: Navigation) -> float:
-    """The expected return of who stays at the origin, which is best without knowing the goal: exact.
+    """The expected return of who stays at the origin, exactly; hardly anything is better without
+    knowing the goal (a path over a few near places gains 0.003).
 
     The mean distance of a uniform point of a square from its centre is half its side times (√2 + ln(1 + √2)) / 3.
 
