@@ -333,7 +333,7 @@ def test_a_memory_that_has_diverged_is_told_though_its_actions_are_numbers():
     ("env", "options", "error"),
     [
         ("CartPole-v1", {}, r"Expected a gymnasium.Env .* got 'CartPole-v1'. Make one with gymnasium.make"),
-        (Doors(), {"episodes": 2.5}, "Expected episodes as an integer of at least 1, got 2.5"),
+        (Doors(), {"episodes": 0}, "Expected episodes as an integer of at least 1, got 0"),
         (Doors(), {"horizon": 0}, "Expected horizon as an integer of at least 1, got 0"),
     ],
 )

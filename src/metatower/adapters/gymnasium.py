@@ -41,7 +41,7 @@ class HostTrial:
             that raises, shows what its space does not allow, or pays what is no number.
     """
 
-    def __init__(self, env: gymnasium.Env | VectorEnv, episodes: int, horizon: int = HORIZON):
+    def __init__(self, env: Any, episodes: int, horizon: int = HORIZON):
         if not isinstance(env, gymnasium.Env | VectorEnv):
             raise UserError(
                 f"Expected a gymnasium.Env or a vector of them, got {env!r}. Make one with gymnasium.make(...)."
@@ -213,9 +213,7 @@ class Adapted:
         return given if self._trial.many else given[0]
 
 
-def adapt(
-    agent: Any, env: gymnasium.Env | VectorEnv, *, episodes: int = 3, seed: int = 0, horizon: int = HORIZON
-) -> Adapted:
+def adapt(agent: Any, env: Any, *, episodes: int = 3, seed: int = 0, horizon: int = HORIZON) -> Adapted:
     """The agent after so many episodes in an environment, in each lane of a vector environment by itself.
 
     Args:
