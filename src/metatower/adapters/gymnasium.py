@@ -205,9 +205,8 @@ class Adapted:
             if not np.isfinite(reward_seen).all():
                 raise UserError(f"Expected the reward of the last action as a number, got {_first(reward_seen)}.")
         seen, self._fresh = _seen(shown, self.seen.action, reward_seen, done_seen), False
-        state, actions = _act(self.agent, self.state, seen, self._key, np.asarray(self._step))
-        self.state = _sound(state)
-        actions, self._step = np.asarray(actions), self._step + 1
+        self.state, actions = _acted(self.agent, self.state, seen, self._key, np.asarray(self._step))
+        self._step += 1
         self.seen = _seen(shown, _encoded(self._trial.actions, actions), reward_seen, done_seen)
         given = self._trial._given(actions)
         return given if self._trial.many else given[0]
@@ -236,9 +235,8 @@ def adapt(agent: Any, env: Any, *, episodes: int = 3, seed: int = 0, horizon: in
     kept, last = state, seen
     while (trial.finished < episodes).any():
         live, episode = trial.finished < episodes, np.minimum(trial.finished, episodes - 1)
-        state, actions = _act(agent, state, seen, key_steps, np.asarray(step))
-        state = _sound(state)
-        seen, outcome = trial.step(np.asarray(actions))
+        state, actions = _acted(agent, state, seen, key_steps, np.asarray(step))
+        seen, outcome = trial.step(actions)
         returns[episode, lanes] += outcome.reward
         kept, last = _where(live, state, kept), _where(live, seen, last)
         step += 1
@@ -305,18 +303,20 @@ def _start(agent: Any, key: PRNGKeyArray, lanes: int) -> Any:
 def _act(agent: Any, state: Any, seen: Seen, key: PRNGKeyArray, step: Int[np.ndarray, ""] | Int[Array, ""]) -> Any:
     """States and actions of all lanes; everything that is done each step in one compiled call."""
     keys = fork(fork_at(key, jnp.asarray(step)), len(seen.reward))
-    return jax.vmap(lambda state, seen, key: agent.act(state, seen, key=key))(state, seen, keys)
+    state, actions = jax.vmap(lambda state, seen, key: agent.act(state, seen, key=key))(state, seen, keys)
+    numbers = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state) if eqx.is_inexact_array(leaf)]
+    return state, actions, jnp.all(jnp.array(numbers, bool))
 
 
-def _sound(state: Any) -> Any:
-    """The state, if all its numbers are."""
-    for leaf in jax.tree.leaves(state):
-        if eqx.is_inexact_array(leaf) and not np.isfinite(np.asarray(leaf)).all():
-            raise UserError(
-                "The agent's memory holds what is no number. Has its training diverged? `metatower evaluate` shows "
-                "what it is worth where it was trained."
-            )
-    return state
+def _acted(agent: Any, state: Any, seen: Seen, key: PRNGKeyArray, step: np.ndarray) -> tuple[Any, np.ndarray]:
+    """States and actions of all lanes, if the states are numbers."""
+    state, actions, sound = _act(agent, state, seen, key, step)
+    if not sound:
+        raise UserError(
+            "The agent's memory holds what is no number. Has its training diverged? `metatower evaluate` shows what it "
+            "is worth where it was trained."
+        )
+    return state, np.asarray(actions)
 
 
 def _where(live: np.ndarray, new: Any, old: Any) -> Any:

@@ -268,6 +268,7 @@ class Guided(Learner):
         slope = jax.grad(mean, argnums=(0, 1), has_aux=True)
         (gradient, at_end), record = slope(leaves, nudges, fork(key, self.batch))
         walked = record.pop("walked")
+        # the gradients at the end are those of weighted losses; what is seen of a task is not to depend on its weight
         at_end = [each / jnp.maximum(trust, EPS).reshape(-1, *[1] * (each.ndim - 1)) for each in at_end]
         record["downhill"] = -self.batch * _each_dot(walked, at_end)
         record["lengths"] = _length(_each_dot(walked, walked)) * self.batch * _length(_each_dot(at_end, at_end))

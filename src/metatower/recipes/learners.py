@@ -11,9 +11,8 @@ from metatower.learners.nearest import NearestNeighbour, flat
 from metatower.learners.nearest_centroid import NearestCentroid
 from metatower.recipes.few_shot import FewShot
 from metatower.recipes.run import load, recipe_of
+from metatower.recipes.shipped import WEIGHTS, shipped
 
-WEIGHTS = Path(__file__).parents[1] / "weights"
-"""Trained models that come with the package, a folder each, with a card."""
 SHIPPED = {"prototypical": "prototypical-omniglot"}
 """Short names of some of them."""
 PLAIN = {
@@ -39,7 +38,7 @@ class Found:
 
 def learners() -> list[str]:
     """Every name that `find_learner` knows."""
-    there = sorted(path.name for path in WEIGHTS.iterdir() if path.is_dir()) if WEIGHTS.is_dir() else []
+    there = shipped(WEIGHTS)
     return [*(short for short, name in SHIPPED.items() if name in there), *there, *PLAIN]
 
 

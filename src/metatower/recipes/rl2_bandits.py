@@ -73,7 +73,7 @@ class RL2Bandits(MetaRL):
 
     @property
     def bonus(self) -> float:
-        """The best bonus for UCB from the uniform prior for so many pulls: of 0.1, 0.2, 0.3, on other trials."""
+        """A bonus that suits UCB from the uniform prior for so many pulls."""
         return 0.1 if self.episodes <= 30 else 0.3
 
     @property

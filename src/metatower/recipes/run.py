@@ -14,7 +14,6 @@ from metatower.core.errors import UserError, resume_command
 from metatower.evaluation import report
 from metatower.evaluation.conclusion import Conclusion
 from metatower.recipes.base import Recipe
-from metatower.recipes.shipped import shipped
 from metatower.training import checkpoint
 from metatower.training.files import clean, make_folder, new_folder, read_json, sole_user, to_json, write_json
 from metatower.training.loop import train
@@ -154,10 +153,7 @@ def recipe_of(folder: Path) -> Recipe:
 
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(
-            f"There is no folder {folder}, and no model of this name comes with the package ({', '.join(shipped())}). "
-            "`metatower train` makes folders under runs/."
-        )
+        raise UserError(f"There is no folder {folder}. `metatower train` makes one under runs/.")
     if not (folder / CONFIG).exists():
         raise UserError(f"{folder} holds no run: it has no {CONFIG}. Give the folder that `metatower train` made.")
     config = read_json(folder / CONFIG)
