@@ -197,6 +197,21 @@ def test_evolution_trains_it_with_no_further_code():
     assert loss(state) < -0.9
 
 
+@pytest.mark.parametrize(("count", "weight"), [(2, 0.8), (4, 0.4), (6, 0.0)])
+def test_the_weight_of_the_entropy_falls_to_zero_where_it_shall_settle(count, weight):
+    environment = BernoulliBandit(3)
+    agent, how = rl2(environment, key=key(0), size=4), {"trials": 8, "minibatches": 2}
+    falling, fixed = PPO(agent, sgd(0.5), 4, entropy=0.8, settle=(2, 6), **how), PPO(agent, sgd(0.5), 4, **how)
+    state = dataclasses.replace(falling.start(key=key(0)), count=jnp.asarray(count))
+    moved, expected = (
+        eqx.filter_jit(each.update)(state, Worlds(environment), key=key(1))[0]
+        for each in (falling, dataclasses.replace(fixed, entropy=weight))
+    )
+    for a, b in zip(moved.leaves, expected.leaves, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    assert moved.count == count + 1
+
+
 @pytest.mark.parametrize("signal", ["reward", "regret"])
 def test_shared_between_devices_a_step_is_the_same(signal):
     environment = BernoulliBandit(3)
@@ -223,3 +238,5 @@ def test_misuse_is_answered():
         PPO(agent, sgd(0.1), 2, trials=10, minibatches=4)
     with pytest.raises(ValueError, match="expected episodes of at least 1, got 0"):
         PPO(agent, sgd(0.1), 0)
+    with pytest.raises(ValueError, match="expected settle as"):
+        PPO(agent, sgd(0.1), 2, settle=(5, 5))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from metatower.core import Learner, Metrics, Rule, Scored, Tasks, pick, put, value
 from metatower.core.keys import fork
@@ -17,6 +17,7 @@ from metatower.envs.protocol import Solvable
 from metatower.envs.trial import Seen, Trial, TrialState, World
 from metatower.learners.acting import Played, play
 from metatower.learners.rl2 import RL2
+from metatower.rules.common import half_cosine
 
 
 class Practice(eqx.Module):
@@ -24,6 +25,8 @@ class Practice(eqx.Module):
 
     leaves: list[Array]
     rule: PyTree
+    count: Int[Array, ""]
+    """Steps so far."""
 
 
 class PPO(Learner):
@@ -68,6 +71,8 @@ class PPO(Learner):
         discount, trace: γ and λ.
         limit: ε.
         entropy, value: weights in the loss.
+        settle: steps between which the weight of the entropy falls to zero, if it does: an agent that shall explore by
+            what it has learned, and not by chance, is undecided no longer than it learns.
         unit: rewards are counted in this, so that values are about 1.
         endless: whether a trial whose last episode was cut off (`truncated`, not `terminated`) counts as one that goes
             on, with the value of what was seen last.
@@ -91,6 +96,7 @@ class PPO(Learner):
     limit: Any = eqx.field(converter=constant_unless_array, default=0.2)
     entropy: Any = eqx.field(converter=constant_unless_array, default=0.01)
     value: Any = eqx.field(converter=constant_unless_array, default=0.5)
+    settle: tuple[int, int] | None = eqx.field(static=True, default=None)
     unit: float = eqx.field(static=True, default=1.0)
     endless: bool = eqx.field(static=True, default=False)
     signal: Literal["reward", "regret"] = eqx.field(static=True, default="reward")
@@ -107,6 +113,8 @@ class PPO(Learner):
                 f"PPO: {self.trials} trials do not make {self.minibatches} minibatches of equal size. "
                 "Take a number of trials that `minibatches` divides."
             )
+        if self.settle is not None and not 0 <= self.settle[0] < self.settle[1]:
+            raise ValueError(f"PPO: expected settle as (begin, end) with 0 <= begin < end, got {self.settle}.")
         if self.signal not in ("reward", "regret"):
             raise ValueError(f"PPO: expected signal as 'reward' or 'regret', got {self.signal!r}.")
 
@@ -128,7 +136,7 @@ class PPO(Learner):
     def start(self, *, key: PRNGKeyArray) -> Practice:
         del key
         leaves = [strong(leaf) for leaf in pick(self.agent)]
-        return Practice(leaves, self.rule.start(leaves))
+        return Practice(leaves, self.rule.start(leaves), jnp.zeros((), jnp.int32))
 
     def step(self, state: Practice, data: Tasks, *, key: PRNGKeyArray) -> Practice:
         return self.update(state, data, key=key)[0]
@@ -144,14 +152,19 @@ class PPO(Learner):
         groups = jax.tree.map(lambda x: x.reshape(each, self.minibatches, *x.shape[1:]).swapaxes(0, 1), lesson)
         order = jnp.concatenate([jax.random.permutation(k, self.minibatches) for k in fork(key_order, self.epochs)])
 
-        def move(state, index):
-            group = jax.tree.map(lambda x: x[index], groups)
-            gradient, metrics = jax.grad(self._surrogate, has_aux=True)(state.leaves, group)
-            gradient, metrics = mean_over_devices((gradient, metrics), self.shared)
-            return Practice(*reversed(self.rule.step(state.rule, state.leaves, gradient))), metrics
+        undecided = value(self.entropy) * (1.0 if self.settle is None else half_cosine(state.count, *self.settle))
 
-        state, metrics = jax.lax.scan(move, state, order)
-        return state, {"loss": -returns, "return": returns, **jax.tree.map(jnp.mean, metrics)}
+        def move(moved, index):
+            leaves, rule = moved
+            group = jax.tree.map(lambda x: x[index], groups)
+            gradient, metrics = jax.grad(self._surrogate, has_aux=True)(leaves, group, undecided)
+            gradient, metrics = mean_over_devices((gradient, metrics), self.shared)
+            rule, leaves = self.rule.step(rule, leaves, gradient)
+            return (leaves, rule), metrics
+
+        (leaves, rule), metrics = jax.lax.scan(move, (state.leaves, state.rule), order)
+        metrics = {"loss": -returns, "return": returns, **jax.tree.map(jnp.mean, metrics)}
+        return Practice(leaves, rule, state.count + 1), metrics
 
     def loss(self, state: Practice, data: Tasks, *, key: PRNGKeyArray) -> Scored:
         played = self._play(self.result(state), data, key, self.judged or self.trials)
@@ -204,7 +217,7 @@ class PPO(Learner):
         standard = (raw - centre) / spread
         return Lesson(seen, played.action, played.about["log_probability"], standard, raw + values, live, known)
 
-    def _surrogate(self, leaves: list[Array], lesson: "Lesson") -> tuple[Float[Array, ""], Metrics]:
+    def _surrogate(self, leaves: list[Array], lesson: "Lesson", undecided: Any) -> tuple[Float[Array, ""], Metrics]:
         policy, values = jax.vmap(put(self.agent, leaves).over)(lesson.seen)
         change = policy.log_probability(lesson.action) - lesson.log_probability
         ratio, limit = jnp.exp(change), value(self.limit)
@@ -217,7 +230,7 @@ class PPO(Learner):
         terms = {"gain": gain, "entropy": entropy, "value error": error, "kl": ratio - 1 - change}
         steps = mean_over_devices(jnp.sum(lesson.live), self.shared)
         means = {name: jnp.sum(term * lesson.live) / steps for name, term in terms.items()}
-        loss = value(self.value) * means["value error"] - value(self.entropy) * means["entropy"] - means.pop("gain")
+        loss = value(self.value) * means["value error"] - undecided * means["entropy"] - means.pop("gain")
         return loss, means
 
     def _mean(self, x: Array) -> Float[Array, ""]:

@@ -60,6 +60,8 @@ class MetaRL(Recipe):
     """λ of the generalised advantages."""
     entropy: float = 0.01
     """Weight of the policy's entropy."""
+    settle: bool = False
+    """Whether that weight falls to zero with the rate, so that the agent ends by exploring on purpose alone."""
     unit: float = 1.0
     """What rewards are counted in, in training, so that values are about 1."""
     signal: Literal["reward", "regret"] = "reward"
@@ -128,6 +130,7 @@ class MetaRL(Recipe):
             discount=self.discount,
             trace=self.trace,
             entropy=self.entropy,
+            settle=(self.steps // 2, max(1, self.steps)) if self.settle else None,
             unit=self.unit,
             signal=self.signal,
         )
@@ -259,6 +262,7 @@ class MetaRL(Recipe):
             f"same worlds and the same luck for every agent. Seed {self.seed}.",
             f"RL²: memory {self.memory!r} of {self.size} units, PPO, {self.steps:,} steps of {self.trials:,} trials "
             f"({total / 1e6:.3g} million steps of the world), {self.epochs} epochs of {self.minibatches} minibatches, "
-            f"Adam from {self.rate:g}, discount {self.discount:g}, λ {self.trace:g}, entropy {self.entropy:g}.",
+            f"Adam from {self.rate:g}, discount {self.discount:g}, λ {self.trace:g}, entropy {self.entropy:g}"
+            f"{', which falls to zero in the second half' if self.settle else ''}.",
             *([REGRET] if self.signal == "regret" else []),
         ]

@@ -35,6 +35,16 @@ def spread(hyper: PyTree, leaves: list[Array], name: str) -> list[Array | float]
     return numbers
 
 
+def half_cosine(count: Array, begin: int, end: int) -> Array:
+    """What falls from 1 to 0 along half a cosine while `count` goes from `begin` to `end`.
+
+    >>> half_cosine(jnp.array([0, 10, 15, 20, 30]), 10, 20).tolist()
+    [1.0, 1.0, 0.5, 0.0, 0.0]
+    """
+    done = jnp.clip((count - begin) / (end - begin), 0, 1)
+    return 0.5 * (1 + jnp.cos(jnp.pi * done))
+
+
 def rates_for(
     objective: PyTree,
     rate: float,

@@ -10,6 +10,7 @@ from jaxtyping import Array, Int, PyTree
 
 from metatower.core import Rule, State, names, pick, put, value
 from metatower.core.leaves import constant_unless_array
+from metatower.rules.common import half_cosine
 
 
 class Counted(eqx.Module):
@@ -81,8 +82,7 @@ class Anneal(Rule):
 
     def step(self, state: Counted, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
         inner, moved = self.rule.step(state.rule, leaves, gradient)
-        done = jnp.clip((state.count - self.begin) / (self.end - self.begin), 0, 1)
-        factor = 0.5 * (1 + jnp.cos(jnp.pi * done))
+        factor = half_cosine(state.count, self.begin, self.end)
         leaves = [(old + factor * (new - old)).astype(old.dtype) for old, new in zip(leaves, moved, strict=True)]
         return Counted(state.count + 1, inner), leaves
 
