@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.machine import machine
 from metatower.evaluation.conclusion import Conclusion
-from metatower.evaluation.statistics import interval
+from metatower.evaluation.statistics import interval, paired
 from metatower.recipes import find
 from metatower.recipes.run import CONCLUSION, execute
 from metatower.training import runtime
@@ -35,15 +35,17 @@ class Setting:
     target: float | None = None
     """What the first row should reach."""
     published: float | None = None
+    aim: str | None = None
+    """The same in words, where it is not one number."""
     seeds: tuple[int, ...] = (0,)
 
     @property
     def command(self) -> str:
         """How one run of it is made by hand."""
-        given = " ".join(
-            f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in self.options.items()
-        )
-        return f"metatower train {self.recipe} {given}".strip()
+        words = ["metatower", "train", self.recipe]
+        for name, value in self.options.items():
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        return " ".join(words)
 
 
 def bandit(pulls: int, arms: int, target: float, published: float, **options: Any) -> Setting:
@@ -64,22 +66,23 @@ SETTINGS = {
     "mdp-10": Setting("rl2-mdps", {}, 156, 156.2),
     "mdp-25": Setting("rl2-mdps", {"episodes": 25}, 445, 445.7),
     "mdp-50": Setting("rl2-mdps", {"episodes": 50, "trials": 128}, 930, 936.1),
-    "gridnavi": Setting("rl2-gridnavi"),
-    "navigation": Setting("maml-navigation"),
-    "arm": Setting("rl2-arm"),
+    "gridnavi": Setting("rl2-gridnavi", aim="at least 3.5 in episode 1, 10 in episode 4"),
+    "navigation": Setting("maml-navigation", aim="at least −15 after 1 step, −10 after 3"),
+    "arm": Setting("rl2-arm", aim="60 % of the gap between domain randomisation and the oracle, extrapolating, too"),
 }
 
 
 def rows_of(name: str, setting: Setting, runs: Path, mode: str) -> list[dict[str, Any]]:
     """Trains what is not trained yet, and gives a row for each agent."""
     returns: dict[str, list[np.ndarray]] = {}
-    seconds, notes = 0.0, []
+    seconds, notes, pairs = 0.0, [], {}
     for seed in setting.seeds:
         folder = runs / f"{name}-{seed}"
         recipe = find(setting.recipe)(seed=seed, **setting.options)
         seconds += execute(recipe, folder, progress(mode))["seconds"]
         conclusion = Conclusion.load(folder / CONCLUSION)
         notes = conclusion.notes
+        pairs = {row.against: row.name for row in conclusion.paired}
         for agent, scores in conclusion.scores.items():
             returns.setdefault(agent, []).append(scores["return"])
     rows = []
@@ -97,6 +100,8 @@ def rows_of(name: str, setting: Setting, runs: Path, mode: str) -> list[dict[str
                 "command": setting.command,
                 "target": setting.target if agent == "RL²" else None,
                 "published": setting.published if agent == "RL²" else None,
+                "aim": setting.aim,
+                "behind": behind(agent, pairs[agent], returns) if agent in pairs else None,
                 "notes": notes if agent in ("RL²", "MAML, after 1 step") else [],
             }
         )
@@ -104,22 +109,41 @@ def rows_of(name: str, setting: Setting, runs: Path, mode: str) -> list[dict[str
     return rows
 
 
+def behind(agent: str, other: str, returns: dict[str, list[np.ndarray]]) -> dict[str, Any]:
+    """By how much an agent gains less than another in the same trials."""
+    gain = paired(*(np.concatenate(returns[name]) for name in (other, agent)))
+    mean, *ci95 = (round(float(each), 4) for each in (gain.mean, gain.lo, gain.hi))
+    return {"of": other.replace("RL²", "rl2"), "mean": mean, "ci95": ci95}
+
+
 def page(rows: list[dict[str, Any]]) -> str:
     """The page of the documentation."""
     lines = ["# Meta-RL: results", "", "Written by `python -m benchmarks.meta_rl`; machine, versions and rows are in"]
-    lines += ["`benchmarks/results/meta_rl.json`. Seconds are those of training and judging together.", ""]
+    lines.append(
+        "`benchmarks/results/meta_rl.json`. Seconds are those of training and judging together. The last column:"
+    )
+    lines += ["by how much an agent gains less than the one it is compared with, in the same trials.", ""]
     for setting in dict.fromkeys(row["setting"] for row in rows):
         mine = [row for row in rows if row["setting"] == setting]
         first = mine[0]
-        lines += [f"## {setting}", "", f"`{first['command']}`, seeds {first['seeds']}, {first['seconds']:.0f} s"]
+        about = f"`{first['command']}`, seeds {first['seeds']}, {first['seconds']:.0f} s"
         if first["target"]:
-            lines[-1] += f"; target {first['target']:g}, published {first['published']:g}"
-        lines += [lines.pop() + ".", "", "| agent | return | 95 % interval | units |", "|---|---|---|---|"]
-        for row in mine:
-            lo, hi = row["ci95"]
-            lines.append(f"| {row['method']} | {row['return']:.3f} | {lo:.3f} to {hi:.3f} | {row['trials']:,} |")
-        lines += ["", *(f"- {note}" for row in mine for note in row["notes"]), ""]
+            about += f"; target {first['target']:g}, published {first['published']:g}"
+        if first.get("aim"):
+            about += f"; target: {first['aim']}"
+        lines += [f"## {setting}", "", f"{about}.", "", "| agent | return | 95 % interval | units | less than |"]
+        lines += ["|---|---|---|---|---|", *(_line(row) for row in mine), ""]
+        lines += [*(f"- {note}" for row in mine for note in row["notes"]), ""]
     return "\n".join(lines)
+
+
+def _line(row: dict[str, Any]) -> str:
+    lo, hi = row["ci95"]
+    cells = [row["method"], f"{row['return']:.3f}", f"{lo:.3f} to {hi:.3f}", f"{row['trials']:,}", ""]
+    if less := row.get("behind"):
+        lo, hi = less["ci95"]
+        cells[-1] = f"{less['of']} {less['mean']:+.3f} [{lo:+.3f}, {hi:+.3f}]"
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 python -m benchmarks.references            # a minute or two
 python -m benchmarks.references --trials 20000
+python -m benchmarks.references --bonuses --trials 20000      # only which bonus suits UCB
 """
 
 import argparse
@@ -20,6 +21,7 @@ from metatower.evaluation.trials import judge_trials
 from metatower.learners.bandit_agents import UCB, BestArm, EpsilonGreedy, Gittins, Greedy, RandomArm, Thompson
 from metatower.learners.informed import Oracle, Random
 from metatower.learners.psrl import PSRL
+from metatower.recipes.rl2_bandits import RL2Bandits
 
 
 def row(what: str, number: float, known: str, half: float | None = None) -> None:
@@ -47,6 +49,17 @@ def exact() -> None:
     row("mdp: oracle, per episode", found.mean, "21.85 ± .04", found.hi - found.mean)
 
 
+BONUSES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+"""Of UCB from the uniform prior."""
+
+
+def bonuses(trials: int) -> None:
+    """Which bonus suits UCB for so many pulls: its returns in the same trials."""
+    for pulls, arms in ((10, 5), (10, 10), (100, 5), (100, 10), (100, 50), (500, 5)):
+        for bonus in BONUSES:
+            played(f"bandit {pulls},{arms}: ucb, {bonus}", UCB(arms, bonus), BernoulliBandit(arms), pulls, "", trials)
+
+
 KNOWN = {
     (10, 5): {"random": "5.0", "greedy": "6.64 ± .016", "ucb": "6.65 ± .016", "thompson": "5.84", "gittins": "6.6"},
     (10, 10): {"random": "5.0", "greedy": "6.69", "ucb": "6.72", "thompson": "5.57", "gittins": "6.6"},
@@ -63,7 +76,7 @@ def bandits(trials: int) -> None:
             "greedy": Greedy(arms),
             "epsilon-greedy": EpsilonGreedy(arms),
             "ucb1": UCB(arms, 2**0.5, 0.0),
-            "ucb": UCB(arms, 0.1 if pulls == 10 else 0.3),
+            "ucb": UCB(arms, RL2Bandits(arms=arms, episodes=pulls).bonus),
             "thompson": Thompson(arms),
             "optimistic": Thompson(arms, optimistic=True),
             "gittins": Gittins(arms, bandit.gittins_table(pulls)),
@@ -121,8 +134,12 @@ def speed(lanes: int = 1024) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--bonuses", action="store_true", help="only which bonus suits UCB")
     arguments = parser.parse_args()
-    exact()
-    bandits(arguments.trials)
-    others(arguments.trials)
-    speed()
+    if arguments.bonuses:
+        bonuses(arguments.trials)
+    else:
+        exact()
+        bandits(arguments.trials)
+        others(arguments.trials)
+        speed()

@@ -186,16 +186,20 @@ def _execute(recipe: Any, folder: Path, given: Any, arguments: list[str]) -> int
 
 def _evaluate(arguments: list[str]) -> int:
     given = _parse(Evaluate, arguments, "evaluate")
-    from metatower.evaluation import tables
+    from metatower.evaluation import report, tables
     from metatower.recipes.judge import judge
     from metatower.training.files import to_json
     from metatower.training.progress import progress
     from metatower.training.runtime import setup
 
-    setup()
     options = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
-    as_json, mode = options.pop("json"), options.pop("progress")
+    as_json, mode, out = (options.pop(name) for name in ("json", "progress", "out"))
+    if out is not None and out.exists():
+        raise UserError(f"There is something at {out} already: give --out a new name.")
+    setup()
     conclusion = judge(**options, show=progress(mode))
+    if out is not None:
+        report.keep(conclusion, out)
     if as_json:
         about = {"model": str(given.folder), "tasks": given.tasks, "seed": given.seed, "notes": conclusion.notes}
         print(to_json({**about, **conclusion.summary()}, indent=2))

@@ -115,6 +115,7 @@ class Evaluate:
       metatower evaluate runs/maml-glyphs-0 --tasks omniglot --episodes 1000
       metatower evaluate runs/maml-glyphs-0 --tasks folder:my/photos --shots 5
       metatower evaluate runs/optimised-maml-0 --tasks omniglot --json
+      metatower evaluate rl2-bandit-10-5 --out judged       # a shipped agent; regret and entropy as plots
     """
 
     folder: tyro.conf.Positional[Path]
@@ -131,6 +132,8 @@ class Evaluate:
     """How many tasks (1000 if not given); for a model of storey 1, how many whole runs (50)."""
     seed: int = 0
     """Chooses the tasks."""
+    out: Path | None = None
+    """A new folder for plots, and for every number behind them (`conclusion.json`)."""
     json: bool = False
     """Print JSON instead of a table."""
     progress: Progress = "auto"

@@ -55,6 +55,16 @@ def test_the_goal_is_any_cell_but_the_block_at_the_start():
     np.testing.assert_allclose(count, 200, atol=70)
 
 
+def test_where_it_slips_so_many_moves_are_any_move():
+    grid = GridNavi(slip=0.5)
+    keys, task, middle = jax.random.split(KEY, 5000), jnp.array([4, 4]), jnp.array([2, 2])
+    cells, _ = jax.vmap(lambda key: grid.step(key, middle, jnp.array(1), task))(keys)
+    share = {tuple(cell): (cells == jnp.array(cell)).all(-1).mean() for cell in ((2, 3), (2, 2), (1, 2))}
+    np.testing.assert_allclose([share[2, 3], share[2, 2], share[1, 2]], [0.6, 0.1, 0.1], atol=0.025)
+    with pytest.raises(ValueError, match="slip from 0 to 1, got 5, 15, 2"):
+        GridNavi(slip=2.0)
+
+
 def test_the_observation_is_the_cell():
     _, seen = GRID.reset(KEY, jnp.array([4, 4]))
     np.testing.assert_array_equal(seen, [1, 0, 0, 0, 0, 1, 0, 0, 0, 0])

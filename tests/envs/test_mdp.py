@@ -30,6 +30,17 @@ def test_tasks_are_drawn_as_the_paper_says():
     np.testing.assert_allclose(tasks.transitions.var(), 0.1 * 0.9 / 11, rtol=0.02)  # of a flat Dirichlet's entries
 
 
+def test_other_distributions_of_tasks_than_the_paper_s():
+    other = RandomMDP(mean=-2.0, spread=3.0, concentration=0.1)
+    tasks = jax.jit(jax.vmap(other.sample_task))(jax.random.split(KEY, 2000))
+    np.testing.assert_allclose(tasks.rewards.mean(), -2, atol=0.03)
+    np.testing.assert_allclose(tasks.rewards.std(), 3, atol=0.03)
+    np.testing.assert_allclose(tasks.transitions.sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(tasks.transitions.var(), 0.1 * 0.9 / 2, rtol=0.02)  # of Dirichlet(0.1, ... 10 times)
+    with pytest.raises(ValueError, match="concentration above 0, got 1"):
+        RandomMDP(concentration=0.0)
+
+
 def test_steps_follow_the_task():
     environment = RandomMDP(states=3, actions=2, noise=0.5)
     task = environment.sample_task(KEY)

@@ -12,7 +12,7 @@ from metatower import Descend, adam, lift, sgd
 from metatower.core import Task
 from metatower.core.gradient import Unrolled
 from metatower.envs import Discrete, Environment, Step, World, Worlds
-from metatower.gradients import FirstOrder
+from metatower.gradients import Evolution, FirstOrder
 from metatower.learners import PolicyReturn, maml_rl
 from metatower.nets import Categorical
 
@@ -145,9 +145,12 @@ def test_the_standard_gradient_is_the_gradient_over_a_standard_deviation():
     np.testing.assert_allclose(raw / one, np.full((2, 2), float(raw[0, 0] / one[0, 0])), rtol=1e-3)
 
 
-def test_its_lift_learns_where_to_start():
+@pytest.mark.parametrize(
+    ("gradient", "rate"), [(Unrolled(), 0.02), (Evolution(pairs=16, sigma=0.2), 0.05)], ids=["MAML", "ES-MAML"]
+)
+def test_its_lift_learns_where_to_start(gradient, rate):
     learner = maml_rl(Switch(), key=jax.random.key(0), rate=0.5, hidden=(8,), trajectories=16, baseline="time")
-    trainer = lift(learner, adam(0.02), batch=8, judged=1000)
+    trainer = lift(learner, adam(rate), batch=8, judged=1000, gradient=gradient)
     step = eqx.filter_jit(lambda state, key: trainer.step(state, Worlds(Switch()), key=key))
     loss = eqx.filter_jit(lambda state: trainer.loss(state, Worlds(Switch()), key=jax.random.key(2))[0])
     state = trainer.start(key=jax.random.key(0))

@@ -53,6 +53,30 @@ def test_a_trained_agent_is_loaded_and_judged_on_fresh_trials(folder, capsys):
         judge(folder, tasks="glyphs")
 
 
+def test_evaluating_shows_the_regret_and_keeps_it_where_asked(folder, tmp_path, capsys):
+    out = tmp_path / "judged"
+    assert main(["evaluate", str(folder), "--episodes", "30", "--out", str(out)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "RL² regrets" in printed
+    found = Conclusion.load(out / "conclusion.json")
+    assert {row.against for row in found.paired} == {row.name for row in found.results} - {"RL²"}
+    regret, returns = found.figures["regret"].series["RL²"].mean, found.scores["RL²"]["return"]
+    assert regret.shape == (4,)
+    assert len(returns) == 30
+    for name in ("regret", "entropy", "differences", "results"):
+        assert (out / "plots" / f"{name}.png").exists()
+    assert main(["evaluate", str(folder), "--episodes", "30", "--out", str(out)]) == 2
+    assert "give --out a new name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["rl2-mdps", "rl2-gridnavi"])
+def test_worlds_that_training_had_none_of_are_played_beside_a_rival(name):
+    recipe = find(name)(**{**SMALL, "judged": 5}, episodes=2)
+    said = recipe.elsewhere(recipe.agent())
+    assert len(said) == len(recipe.others()) >= 2
+    assert all(f"against {recipe.rival()}" in each for each in said)
+
+
 def test_gridnavi_shows_each_episode(tmp_path):
     execute(find("rl2-gridnavi")(**SMALL, episodes=2), tmp_path)
     conclusion = Conclusion.load(tmp_path / CONCLUSION)

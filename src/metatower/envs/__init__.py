@@ -5,6 +5,7 @@ from metatower.envs.arm import ArmTask as ArmTask
 from metatower.envs.bandit import BernoulliBandit as BernoulliBandit
 from metatower.envs.bandit_family import BanditFamily as BanditFamily
 from metatower.envs.cartpole import CartPole as CartPole
+from metatower.envs.checked import check_environment as check_environment
 from metatower.envs.gridnavi import GridNavi as GridNavi
 from metatower.envs.mdp import MDP as MDP
 from metatower.envs.mdp import RandomMDP as RandomMDP

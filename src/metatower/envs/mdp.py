@@ -29,20 +29,41 @@ class RandomMDP(Solvable):
         states, actions: how many.
         horizon: steps per episode.
         noise: standard deviation of a reward around its mean.
+        mean, spread: of the mean rewards: mean and standard deviation; theirs are N(1, 1).
+        concentration: of the Dirichlet distribution of transitions: 1 is flat, less is nearer to certainty.
     """
 
     noise: Float[Array, ""]
+    mean: Float[Array, ""]
+    spread: Float[Array, ""]
+    concentration: float = eqx.field(static=True)
     states: int = eqx.field(static=True)
     choices: int = eqx.field(static=True)
     horizon: int = eqx.field(static=True)
 
-    def __init__(self, states: int = 10, actions: int = 5, horizon: int = 10, noise: float = 1.0):
+    def __init__(
+        self,
+        states: int = 10,
+        actions: int = 5,
+        horizon: int = 10,
+        noise: float = 1.0,
+        *,
+        mean: float = 1.0,
+        spread: float = 1.0,
+        concentration: float = 1.0,
+    ):
         if min(states, actions, horizon) < 1 or noise < 0:
             raise ValueError(
                 f"RandomMDP: expected at least one state, action and step, and noise of at least 0, got {states}, "
                 f"{actions}, {horizon}, {noise}."
             )
-        self.states, self.choices, self.horizon, self.noise = states, actions, horizon, jnp.array(float(noise))
+        if spread < 0 or concentration <= 0:
+            raise ValueError(
+                f"RandomMDP: expected spread of at least 0 and concentration above 0, got {spread} and {concentration}."
+            )
+        self.states, self.choices, self.horizon = states, actions, horizon
+        self.noise, self.mean, self.spread = (jnp.array(float(each)) for each in (noise, mean, spread))
+        self.concentration = float(concentration)
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -55,9 +76,13 @@ class RandomMDP(Solvable):
     def sample_task(self, key: PRNGKeyArray) -> MDP:
         key_rewards, key_transitions = fork(key, 2)
         shape = self.states, self.choices
-        drawn = jax.random.exponential(key_transitions, (*shape, self.states))  # normalised: a flat Dirichlet
-        transitions = drawn / jnp.sum(drawn, axis=-1, keepdims=True)
-        return MDP(1 + jax.random.normal(key_rewards, shape), transitions)
+        whole = (*shape, self.states)
+        if self.concentration == 1:
+            drawn = jax.random.exponential(key_transitions, whole)  # normalised: a flat Dirichlet
+            transitions = drawn / jnp.sum(drawn, axis=-1, keepdims=True)
+        else:
+            transitions = jax.random.dirichlet(key_transitions, jnp.full(self.states, self.concentration), shape)
+        return MDP(self.mean + self.spread * jax.random.normal(key_rewards, shape), transitions)
 
     def reset(self, key: PRNGKeyArray, task: MDP) -> tuple[Int[Array, ""], Float[Array, " state"]]:
         del key, task

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metatower.core import Task, Tasks
 from metatower.core.keys import fork
+from metatower.envs.checked import check_environment
 from metatower.envs.protocol import Environment, EnvState, EnvTask
 
 
@@ -24,9 +25,15 @@ class Worlds(Tasks):
 
     Args:
         environment: gives the tasks; its array leaves are the distribution's parameters.
+
+    Raises:
+        UserError: the environment does not do what it says, see `check_environment`.
     """
 
     environment: Environment
+
+    def __check_init__(self):
+        check_environment(self.environment)
 
     def sample(self, key: PRNGKeyArray) -> Task:
         world = World(self.environment, self.environment.sample_task(key))

@@ -12,7 +12,7 @@ from metatower.evaluation import plots
 from metatower.evaluation.conclusion import Conclusion, Paired, Result
 from metatower.evaluation.statistics import HIGHER_IS_BETTER, SHARES
 from metatower.training import records
-from metatower.training.files import clean, make_folder, read_json, write_bytes, write_text
+from metatower.training.files import clean, make_folder, new_folder, read_json, write_bytes, write_text
 
 DIAGNOSIS = "diagnosis.json"
 """What `metatower diagnose` found, in a run's folder."""
@@ -41,6 +41,17 @@ def draw(folder: Path) -> dict[str, Figure]:
         for kind in ("svg", "png"):
             write_bytes(folder / "plots" / f"{name}.{kind}", plots.save(figure, kind))
     return drawn
+
+
+def keep(conclusion: Conclusion, folder: Path) -> None:
+    """Writes a conclusion and its figures to a folder of their own, all or nothing.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    with new_folder(folder) as temporary:
+        conclusion.save(temporary / "conclusion.json")
+        draw(temporary)
 
 
 def write(folder: Path, drawn: dict[str, Figure], summary: dict[str, Any], about: str) -> Path:

@@ -13,6 +13,7 @@ from metatower.core.errors import UserError
 from metatower.core.keys import fork
 from metatower.core.sharding import mesh_of, on_each
 from metatower.core.tower import over_tasks
+from metatower.envs.checked import check_environment
 from metatower.envs.protocol import Environment, EnvTask
 from metatower.envs.trial import Trial
 from metatower.evaluation.episodes import episode_keys
@@ -55,9 +56,13 @@ def judge_trials(
     Returns:
         "return" `[trials]`, of the whole trial; "by episode" `[trials, episodes]`; the mean "entropy" of the agent's
         decisions by episode, where it says so; and what `also` gives.
+
+    Raises:
+        UserError: no trials, an environment that does not do what it says, or that pays what is no number.
     """
     if trials < 1 or episodes < 1:
         raise UserError(f"Expected at least one trial of one episode, got {trials} of {episodes}.")
+    check_environment(environment)
     show = show or Silent()
     devices = jax.local_device_count()
     chunk = -(-min(chunk, trials) // devices) * devices
@@ -68,6 +73,14 @@ def judge_trials(
             keys = episode_keys(seed, first, chunk)
             piece = jax.device_get(_judge(agent, environment, episodes, also, together, keys))
             pieces.append(piece)
+            gained = piece["return"][: trials - first]
+            bad = np.flatnonzero(~np.isfinite(gained))
+            if len(bad):
+                raise UserError(
+                    f"Trial {first + bad[0]} of seed {seed} in {type(environment).__name__} gained {gained[bad[0]]}, "
+                    f"and {len(bad) - 1} more of {len(gained)} no number either. Look at what `step` pays there, and "
+                    "whether the agent's actions are numbers."
+                )
             show.advance(min(chunk, trials - first), **{"return": float(piece["return"].mean())})
     finally:
         show.finish()

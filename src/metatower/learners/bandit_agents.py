@@ -109,8 +109,8 @@ class UCB(BanditAgent):
 
     Auer, Cesa-Bianchi & Fischer 2002, "Finite-time analysis of the multiarmed bandit problem",
     https://doi.org/10.1023/A:1013689704352. With `prior=0` and c = √2 it is their UCB1, which pulls every arm once
-    first. With one success and one failure beforehand and a tuned c (0.1 for 10 pulls, 0.3 for 100) it is much
-    stronger, and the one to beat.
+    first. With one success and one failure beforehand and a tuned c (0.1 for 10 pulls, 0.3 for 100 of 5 arms) it is
+    much stronger, and the one to beat.
 
     Args:
         actions: k.

@@ -23,11 +23,13 @@ from metatower.learners.rl2 import RL2, rl2
 from metatower.recipes.base import Recipe
 from metatower.rules import adam, anneal, clip
 from metatower.training.loop import train
-from metatower.training.progress import Progress
+from metatower.training.progress import Progress, Silent
 
 CLIP = 0.5
 """Global norm that the gradients are scaled down to."""
 
+ELSEWHERE = 2000
+"""Trials in each of the other distributions, at most."""
 TOLD = "told the task"
 REGRET = (
     "Training learned from the exact regret of each action (`--signal regret`), which takes the truth about the worlds "
@@ -168,6 +170,12 @@ class MetaRL(Recipe):
             trained = self._trained(name, agent, environment, folder, show)
             scores[name] = self.judge(trained, show, name, environment=environment)
         conclusion = Conclusion(notes=[*self._notes(), *self.about_references()])
+        self.show(conclusion, scores)
+        self.look_inside(conclusion, artefact)
+        return conclusion
+
+    def show(self, conclusion: Conclusion, scores: dict[str, dict[str, np.ndarray]]) -> None:
+        """Adds what can be seen of the trials that agents have played: rows, differences, figures, notes."""
         for name, each in scores.items():
             conclusion.add(name, {"return": each["return"]}, "trial")
         conclusion.compare("RL²", *(name for name in scores if name != "RL²"))
@@ -188,12 +196,10 @@ class MetaRL(Recipe):
             "How undecided the agent is in each episode: the entropy of its actions.",
             "episode of the trial",
             "entropy (nats)",
-            {name: interval(scores[name]["entropy"]) for name in ("RL²", "RL², untrained")},
+            {name: interval(scores[name]["entropy"]) for name in ("RL²", "RL², untrained") if name in scores},
             np.arange(1, self.episodes + 1),
         )
         conclusion.notes += self.about_episodes(scores)
-        self.look_inside(conclusion, artefact, scores)
-        return conclusion
 
     def how_played(self, agent: Agent) -> dict[str, Any]:
         """Arguments of `judge_trials` that suit an agent."""
@@ -207,10 +213,8 @@ class MetaRL(Recipe):
             for name, agent in {"RL²": artefact, **self.references()}.items()
         }
         words = f"{judged.judged:,} fresh trials of {self.episodes} episode(s), the same for every agent."
-        conclusion = Conclusion(notes=[words, *self.about_references(), *judged.about_episodes(scores)])
-        for name, each in scores.items():
-            conclusion.add(name, {"return": each["return"]}, "trial")
-        conclusion.compare("RL²", *self.references())
+        conclusion = Conclusion(notes=[words, *self.about_references()])
+        judged.show(conclusion, scores)
         return conclusion
 
     def about_episodes(self, scores: dict[str, dict[str, np.ndarray]]) -> list[str]:
@@ -225,8 +229,33 @@ class MetaRL(Recipe):
                 said.append(f"{name}, episode by episode: {', '.join(rows)}.")
         return said
 
-    def look_inside(self, conclusion: Conclusion, artefact: RL2, scores: dict[str, dict[str, np.ndarray]]) -> None:
-        """Adds what else there is to be seen; subclasses may."""
+    def look_inside(self, conclusion: Conclusion, artefact: RL2) -> None:
+        """Adds what else there is to be seen of a trained agent; subclasses may."""
+        conclusion.notes += self.elsewhere(artefact)
+
+    def others(self) -> dict[str, Environment]:
+        """Worlds that training had none of, by what tells them apart."""
+        return {}
+
+    def rival(self) -> str:
+        """The reference that it is compared with there."""
+        return "oracle"
+
+    def elsewhere(self, agent: RL2) -> list[str]:
+        """How it does in worlds that training had none of."""
+        found, rival = [], self.rival()
+        judged = dataclasses.replace(self, judged=min(self.judged, ELSEWHERE))
+        for words, environment in self.others().items():
+            mine, other = (
+                judged.judge(each, Silent(), words, environment, **self.how_played(each))["return"]
+                for each in (agent, self.references()[rival])
+            )
+            mean, gain = interval(mine), paired(mine, other)
+            found.append(
+                f"Out of distribution, {words}: {mean.mean:.3f} [{mean.lo:.3f}, {mean.hi:.3f}], "
+                f"against {rival} {gain.mean:+.3f} [{gain.lo:+.3f}, {gain.hi:+.3f}]."
+            )
+        return found
 
     def _ablated(self) -> dict[str, tuple[RL2, Environment]]:
         """What is trained in the same way to see what it is worth, and where."""

@@ -10,20 +10,20 @@ import numpy as np
 
 from metatower.core.keys import fork
 from metatower.envs.bandit import BernoulliBandit
+from metatower.envs.protocol import Environment
 from metatower.envs.references.bandit import LONGEST, bayes_optimal_value, gittins_table, known_best_value
 from metatower.envs.trial import Trial
 from metatower.evaluation.conclusion import Conclusion, Curves
 from metatower.evaluation.episodes import episode_keys
 from metatower.evaluation.probe import linear_probe
-from metatower.evaluation.statistics import interval, paired
-from metatower.evaluation.trials import judge_trials
+from metatower.evaluation.statistics import interval
 from metatower.learners.acting import Agent, Played, play
 from metatower.learners.bandit_agents import UCB, BestArm, EpsilonGreedy, Gittins, Greedy, RandomArm, Thompson
 from metatower.learners.rl2 import RL2
 from metatower.recipes.meta_rl import MetaRL
 
 PROBED = 2000
-"""Trials whose memories are decoded, and trials of each other distribution."""
+"""Trials whose memories are decoded."""
 OTHERS = ((0.0, 0.3), (0.35, 0.65), (0.7, 1.0))
 """Bounds of the probabilities of arms that training had none of."""
 EXACT = {1: 100, 2: 50, 3: 16, 4: 12}
@@ -73,8 +73,12 @@ class RL2Bandits(MetaRL):
 
     @property
     def bonus(self) -> float:
-        """A bonus that suits UCB from the uniform prior for so many pulls."""
-        return 0.1 if self.episodes <= 30 else 0.3
+        """A bonus that suits UCB from the uniform prior, by `python -m benchmarks.references --bonuses`."""
+        if self.episodes <= 30:
+            return 0.1
+        if self.episodes > 300:
+            return 0.35
+        return 0.3 if self.arms < 10 else 0.25
 
     @property
     def tuned(self) -> str:
@@ -96,16 +100,26 @@ class RL2Bandits(MetaRL):
     def also(self):
         return regret
 
-    def look_inside(self, conclusion: Conclusion, artefact: RL2, scores: dict[str, dict[str, np.ndarray]]) -> None:
-        pulls = np.arange(1, self.episodes + 1)
+    def others(self) -> dict[str, Environment]:
+        return {f"p ~ U[{low:g}, {high:g}]": BernoulliBandit(self.arms, low, high) for low, high in OTHERS}
+
+    def rival(self) -> str:
+        return self.tuned  # the best agent that was made for no bandit
+
+    def show(self, conclusion: Conclusion, scores: dict[str, dict[str, np.ndarray]]) -> None:
+        super().show(conclusion, scores)
         conclusion.figures["regret"] = Curves(
             "Regret: how much less the pulled arms pay on average than the best arm, summed over the pulls so far.",
             "pull",
             "regret",
             {name: interval(np.cumsum(each["regret"], axis=1)) for name, each in scores.items()},
-            pulls,
+            np.arange(1, self.episodes + 1),
         )
-        del conclusion.figures["episodes"]  # of one pull each: the regret shows it better
+        conclusion.figures.pop("episodes", None)  # of one pull each: the regret shows it better
+        mine = interval(np.sum(scores["RL²"]["regret"], axis=1))
+        conclusion.notes.append(
+            f"RL² regrets {mine.mean:.3f} [{mine.lo:.3f}, {mine.hi:.3f}] per trial against who knows the arms."
+        )
         if self.bayes_optimal is not None:
             mine = interval(scores["RL²"]["return"])
             lost = [self.bayes_optimal - each for each in (mine.mean, mine.hi, mine.lo)]
@@ -113,28 +127,15 @@ class RL2Bandits(MetaRL):
                 f"RL² gains {100 * mine.mean / self.bayes_optimal:.1f} % of the Bayes-optimal value: it loses "
                 f"{lost[0]:.3f} [{lost[1]:.3f}, {lost[2]:.3f}] per trial."
             )
-        conclusion.notes += self.elsewhere(artefact)
+
+    def look_inside(self, conclusion: Conclusion, artefact: RL2) -> None:
+        super().look_inside(conclusion, artefact)
         untrained = self.decoded(self.agent())
         for name, r2 in self.decoded(artefact).items():
             conclusion.notes.append(
                 f"A linear map reads {name} off the memory with R² = {r2:.2f}, on trials kept apart; off that of the "
                 f"untrained network, which does other things, with {untrained[name]:.2f}."
             )
-
-    def elsewhere(self, agent: RL2) -> list[str]:
-        """How it does on bandits that training had none of, beside the best agent that was made for no bandit."""
-        found, rival = [], UCB(self.arms, self.bonus)
-        for low, high in OTHERS:
-            how: dict[str, Any] = {"episodes": self.episodes, "trials": min(self.judged, PROBED), "seed": self.seed}
-            both = [
-                judge_trials(each, BernoulliBandit(self.arms, low, high), **how)["return"] for each in (agent, rival)
-            ]
-            mean, gain = interval(both[0]), paired(both[0], both[1])
-            found.append(
-                f"Out of distribution, p ~ U[{low:g}, {high:g}]: {mean.mean:.3f} [{mean.lo:.3f}, {mean.hi:.3f}], "
-                f"against {self.tuned} {gain.mean:+.3f} [{gain.lo:+.3f}, {gain.hi:+.3f}]."
-            )
-        return found
 
     def decoded(self, agent: RL2) -> dict[str, float]:
         """How much of the true posterior a linear map finds in the memory: R² on trials kept apart."""

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from metatower.envs.gridnavi import GridNavi
 from metatower.envs.mdp import RandomMDP
+from metatower.envs.protocol import Environment
 from metatower.envs.references import gridnavi, mdp
 from metatower.learners.acting import Agent
 from metatower.learners.informed import Oracle, Random
@@ -51,6 +52,16 @@ class RL2MDPs(MetaRL):
             "oracle": Oracle(world.actions.size, _follow, plan),
         }
 
+    def others(self) -> dict[str, Environment]:
+        return {
+            "mean rewards N(0, 1)": RandomMDP(mean=0.0),
+            "mean rewards N(1, 2²)": RandomMDP(spread=2.0),
+            "transitions Dirichlet(0.1), nearly certain": RandomMDP(concentration=0.1),
+        }
+
+    def rival(self) -> str:
+        return "PSRL"  # with the priors of training, as RL² has them
+
     def how_played(self, agent: Agent) -> dict[str, Any]:
         return {"together": 1} if isinstance(agent, PSRL) else {}  # most of the time it does not plan
 
@@ -85,6 +96,12 @@ class RL2GridNavi(MetaRL):
     def references(self) -> dict[str, Agent]:
         world = self.environment()
         return {"random": Random(world.actions), "oracle": Oracle(world.actions.size, gridnavi.oracle_action)}
+
+    def others(self) -> dict[str, Environment]:
+        return {
+            "every fifth move goes astray": GridNavi(slip=0.2),
+            "episodes of 30 steps": GridNavi(horizon=30),
+        }
 
     def about_references(self) -> list[str]:
         world = self.environment()
