@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
+from benchmarks.publish import command
 from metatower.evaluation.conclusion import Conclusion
 from metatower.evaluation.statistics import interval, paired
 from metatower.recipes import find
@@ -42,10 +43,7 @@ class Setting:
     @property
     def command(self) -> str:
         """How one run of it is made by hand."""
-        words = ["metatower", "train", self.recipe]
-        for name, value in self.options.items():
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-        return " ".join(words)
+        return command(self.recipe, self.options)
 
 
 def bandit(pulls: int, arms: int, target: float, published: float, **options: Any) -> Setting:

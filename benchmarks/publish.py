@@ -25,8 +25,13 @@ def command(recipe: str, options: dict[str, Any]) -> str:
     defaults = find(recipe)().options()
     words = ["metatower", "train", recipe]
     for name, given in options.items():
-        if given != defaults.get(name):
-            words += [f"--{name.replace('_', '-')}", *map(str, given if isinstance(given, list) else [given])]
+        flag = name.replace("_", "-")
+        if given == defaults.get(name):
+            continue
+        if isinstance(given, bool):
+            words.append(f"--{flag}" if given else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, given if isinstance(given, list) else [given])]
     return " ".join(words)
 
 

@@ -63,6 +63,7 @@ from metatower.learners import (
     MetaGAN,
     NearestCentroid,
     NearestNeighbour,
+    ProMP,
     PrototypicalNetwork,
     RecurrentAdaptation,
     anil,
@@ -386,6 +387,9 @@ AGENTS: dict[str, Callable[[], Learner]] = {
     "ppo, regret": lambda: PPO(rl2(guess(), key=key(7), size=3), sgd(0.01), 2, 4, entropy=number(0.1), signal="regret"),
     "coached": lambda: coached(),
     "maml_rl": lambda: maml_rl(guess(), key=key(7), rate=number(0.1), hidden=(3,), trajectories=3, baseline="time"),
+    "promp": lambda: ProMP(
+        maml_rl(guess(), key=key(7), rate=number(0.1), hidden=(3,), trajectories=3, baseline="time"), sgd(0.01), batch=2
+    ),
     "random arm": lambda: RandomArm(3, number(1.0)),
     "greedy": lambda: Greedy(3, number(1.0)),
     "epsilon-greedy": lambda: EpsilonGreedy(3, number(0.1)),

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from metatower import Descend, adam, lift, sgd
-from metatower.core import Task
+from metatower.core import Task, Tasks
 from metatower.core.gradient import Unrolled
 from metatower.envs import Discrete, Environment, Step, World, Worlds
 from metatower.gradients import Evolution, FirstOrder
-from metatower.learners import PolicyReturn, maml_rl
-from metatower.nets import Categorical
+from metatower.learners import PolicyReturn, ProMP, maml_rl
+from metatower.nets import MLP, Categorical, Supervised, squared_error
 
 HORIZON, DISCOUNT = 3, 0.9
 
@@ -158,6 +158,59 @@ def test_its_lift_learns_where_to_start(gradient, rate):
     for key in jax.random.split(jax.random.key(1), 60):
         state = step(state, key)
     assert loss(state) < before - 0.1  # on the same thousand worlds
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_gradient_of_the_first_proximal_step_is_that_of_the_lift_without_credit(steps):
+    learner = Descend(objective(baseline="time", credit=0.0), sgd(0.5), steps)
+    # the penalty is of a divergence that is 0, and at its least, before the first step
+    trainer = ProMP(learner, sgd(1.0), batch=1, epochs=1, penalty=3.0)
+    worlds = Pair()
+
+    def proximal(key):
+        before = trainer.start(key=key)
+        return (before.leaves[0] - trainer.step(before, worlds, key=key).leaves[0]) * HORIZON  # sgd at rate 1
+
+    def lifted(key):
+        def score(logits):
+            start = eqx.tree_at(lambda learner: learner.objective.net.logits, learner, logits)
+            return Unrolled().score(start, worlds.sample(key), key=key)[0]
+
+        return jax.grad(score)(LOGITS)
+
+    (one, error), (other, error_of_other) = estimates(proximal, 24), estimates(lifted, 24)
+    together = np.sqrt(error**2 + error_of_other**2)
+    assert np.all(np.abs(one - other) < 4.5 * together)
+    assert np.abs(one).max() > 10 * together.max()
+
+
+class Pair(Tasks):
+    """One world to adapt to, another to be judged in."""
+
+    def sample(self, key):
+        del key
+        return Task(World(Switch(), REWARDS[0]), World(Switch(), REWARDS[1]))
+
+
+def test_proximal_steps_learn_where_to_start():
+    learner = maml_rl(Switch(), key=jax.random.key(0), rate=0.5, hidden=(8,), trajectories=16, baseline="time")
+    trainer = ProMP(learner, adam(0.02), batch=8, judged=1000)
+    step = eqx.filter_jit(lambda state, key: trainer.update(state, Worlds(Switch()), key=key))
+    loss = eqx.filter_jit(lambda state: trainer.loss(state, Worlds(Switch()), key=jax.random.key(2))[0])
+    state = trainer.start(key=jax.random.key(0))
+    before = loss(state)
+    for key in jax.random.split(jax.random.key(1), 20):
+        state, metrics = step(state, key)
+    assert loss(state) < before - 0.1  # a third of the steps that the lift is given above
+    assert 0 < metrics["kl"] < 0.1
+    assert state.count == 20
+
+
+def test_only_what_adapts_by_policy_gradients_is_trained_so():
+    with pytest.raises(TypeError, match="adapts by policy gradients, as `maml_rl"):
+        ProMP(Descend(Supervised(MLP((1, 1), key=jax.random.key(0)), squared_error), sgd(0.1)), sgd(0.1))
+    with pytest.raises(ValueError, match="expected epochs of at least 1, got 0"):
+        ProMP(maml_rl(Switch(), key=jax.random.key(0)), sgd(0.1), epochs=0)
 
 
 def test_a_baseline_of_others_needs_others():

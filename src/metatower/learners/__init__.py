@@ -11,7 +11,8 @@ rewrites itself.
 `MetaGAN` reads a distribution and generates the learner of its tasks; `MetaGANTrainer` (storey 2) trains it against a
 discriminator, and `MetaGANFewShot` a classifier of pictures against a generator of fakes.
 Learners that act in worlds (`learners.acting`) are `RL2`, trained by `PPO`, and the agents that it is compared with.
-`Coached` is a training of such an agent under a coach. `maml_rl` learns a world by policy gradients.
+`Coached` is a training of such an agent under a coach. `maml_rl` learns a world by policy gradients;
+`ProMP` trains it by proximal steps where `lift` takes one step along the meta-gradient.
 """
 
 from collections.abc import Callable
@@ -46,6 +47,7 @@ from metatower.learners.meta_sgd import meta_sgd as meta_sgd
 from metatower.learners.nearest import NearestNeighbour as NearestNeighbour
 from metatower.learners.nearest_centroid import NearestCentroid as NearestCentroid
 from metatower.learners.ppo import PPO as PPO
+from metatower.learners.promp import ProMP as ProMP
 from metatower.learners.prototypical import PrototypicalNetwork as PrototypicalNetwork
 from metatower.learners.reptile import reptile as reptile
 from metatower.learners.ridge import R2D2 as R2D2

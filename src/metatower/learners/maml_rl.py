@@ -18,6 +18,22 @@ from metatower.nets.policy import Policy
 from metatower.rules import sgd
 
 
+class Episodes(eqx.Module):
+    """What a policy did in a world, and what it was worth, `[trajectory, time, ...]`."""
+
+    observation: Float[Array, "trajectory time ..."]
+    action: Any
+    log_probability: Float[Array, "trajectory time"]
+    """Of what was done, for who did it; 0 after the end."""
+    weight: Float[Array, "trajectory time"]
+    """The advantage times γ^t; 0 after the end."""
+    live: Float[Array, "trajectory time"]
+    value: Float[Array, ""]
+    """Minus the mean discounted return."""
+    returned: Float[Array, ""]
+    """The mean return, not discounted."""
+
+
 class PolicyReturn(Objective):
     """Minus the mean discounted return of a policy in a `World`; its derivatives, of any order, are estimated.
 
@@ -64,6 +80,15 @@ class PolicyReturn(Objective):
     def loss(self, data: World, *, key: PRNGKeyArray) -> Scored:
         if not isinstance(data, World):
             raise TypeError(f"PolicyReturn is scored in a `World(environment, task)`, got {type(data).__name__}.")
+        episodes = self.played(data, key=key)
+        log = self.log_probability(episodes)
+        so_far = jax.lax.scan(lambda w, now: (self.credit * w + now,) * 2, jnp.zeros(len(log)), log.T)[1].T
+        surrogate = -jnp.sum((_magic(so_far) - _magic(so_far - log)) * episodes.weight) / len(log)
+        # its value is zero: only the derivative is wanted of it
+        return episodes.value + surrogate, {"return": episodes.returned}
+
+    def played(self, data: World, *, key: PRNGKeyArray) -> "Episodes":
+        """Episodes of the policy in a world; nothing in them has a derivative."""
         played = self._play(data, key)
         observations = played.seen.observation[:, :-1]
         number, time = played.live.shape
@@ -71,26 +96,26 @@ class PolicyReturn(Objective):
         to_go = jax.lax.scan(
             lambda later, now: (now + self.discount * later,) * 2, jnp.zeros(number), rewards.T, reverse=True
         )[1].T
-        value = -jnp.mean(to_go[:, 0])
         advantage = (to_go - self._baseline(observations, to_go, live)) * live
         if self.standard:
             spread = jnp.sqrt(jnp.sum(advantage**2) / jnp.maximum(jnp.sum(live), 1))
             advantage = advantage / (spread + 1e-6)
-        weight = jax.lax.stop_gradient(advantage * self.discount ** jnp.arange(time))
-        policy = self.net(observations.reshape(number * time, *observations.shape[2:]))
-        log = policy.log_probability(played.action.reshape(number * time, *played.action.shape[2:]))
-        log = log.reshape(number, time) * live
-        so_far = jax.lax.scan(lambda w, now: (self.credit * w + now,) * 2, jnp.zeros(number), log.T)[1].T
-        surrogate = -jnp.sum((_magic(so_far) - _magic(so_far - log)) * weight) / number
-        # its value is zero: only the derivative is wanted of it
-        undiscounted = jnp.mean(jnp.sum(rewards, axis=1))
-        return value + surrogate, {"return": undiscounted}
+        weight = advantage * self.discount ** jnp.arange(time)
+        log, returned = played.about["log_probability"] * live, jnp.mean(jnp.sum(rewards, axis=1))
+        value = -jnp.mean(to_go[:, 0])
+        return jax.lax.stop_gradient(Episodes(observations, played.action, log, weight, live, value, returned))
+
+    def log_probability(self, episodes: "Episodes") -> Float[Array, "trajectory time"]:
+        """Of what was done, for the policy as it is now; 0 after the end."""
+        number, time = episodes.live.shape
+        seen, action = (x.reshape(number * time, *x.shape[2:]) for x in (episodes.observation, episodes.action))
+        return self.net(seen).log_probability(action).reshape(number, time) * episodes.live
 
     def _play(self, world: World, key: PRNGKeyArray):
         actor = jax.lax.stop_gradient(Reflex(self.net, world.environment.actions.size))
         trial = Trial(world.environment, episodes=1)
         played = jax.vmap(lambda key: play(actor, trial, world.task, key=key))(fork(key, self.trajectories))
-        return jax.lax.stop_gradient(played)
+        return played
 
     def _baseline(self, seen: Array, to_go: Array, live: Array) -> Float[Array, "trajectory time"]:
         number, time = to_go.shape
@@ -158,7 +183,8 @@ def maml_rl(
         scale: the standard deviation of continuous actions to begin with.
         objective: of `PolicyReturn`.
 
-    Differs from the paper in: the outer rule is whatever `lift` is given, not TRPO; the second derivatives have all
+    Differs from the paper in: the outer rule is whatever `lift` is given, not TRPO (`ProMP` trains it by proximal
+    steps); the second derivatives have all
     their terms, where the authors' code leaves out those of the sampling.
     """
     actions = environment.actions

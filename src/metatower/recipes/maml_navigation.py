@@ -3,13 +3,14 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from metatower.core import Descend, Learner, Positive, State, lift, value
+from metatower.core.errors import UserError
 from metatower.envs.navigation import Navigation
 from metatower.envs.references.navigation import oracle_return, stay_return
 from metatower.envs.trial import Worlds
@@ -17,7 +18,7 @@ from metatower.evaluation.conclusion import Conclusion, Curves
 from metatower.evaluation.episodes import adaptation_scores
 from metatower.evaluation.statistics import interval
 from metatower.gradients import FirstOrder, Unrolled
-from metatower.learners import maml_rl
+from metatower.learners import ProMP, maml_rl
 from metatower.recipes.base import Recipe
 from metatower.rules import adam, anneal, clip, per_step, rates_for, sgd
 from metatower.rules.common import PerLeaf
@@ -61,6 +62,10 @@ class MAMLNavigation(Recipe):
     """Standard deviation of the actions to begin with; the largest move is 0.1."""
     first_order: bool = False
     """Whether to leave out second derivatives."""
+    outer: Literal["gradient", "proximal"] = "gradient"
+    """How storey 1 learns: one step along the meta-gradient per batch, or several proximal ones (ProMP)."""
+    epochs: int = 5
+    """Proximal steps per batch."""
     later: float = 0.3
     """Factor of the inner rates from step to step, beyond the steps of training; they would overshoot."""
     adapted: int = 3
@@ -70,11 +75,16 @@ class MAMLNavigation(Recipe):
 
     def check(self) -> None:
         super().check()
-        self.at_least_one("batch", "inner_steps", "judged", "adapted")
+        self.at_least_one("batch", "inner_steps", "judged", "adapted", "epochs")
         self.above_zero("rate", "inner_rate", "scale", "later")
+        if self.first_order and self.outer == "proximal":
+            raise UserError(f"{self.name}: --outer proximal has second derivatives: it has no --first-order.")
 
-    def learner(self) -> Descend:
-        rule = anneal(clip(adam(self.rate), CLIP), begin=self.steps // 2, end=max(1, self.steps))
+    def learner(self) -> Descend | ProMP:
+        moves = self.steps * (self.epochs if self.outer == "proximal" else 1)
+        rule = anneal(clip(adam(self.rate), CLIP), begin=moves // 2, end=max(1, moves))
+        if self.outer == "proximal":
+            return ProMP(self._inner(), rule, batch=self.batch, epochs=self.epochs)
         gradient = FirstOrder() if self.first_order else Unrolled()
         return lift(self._inner(), rule, batch=self.batch, gradient=gradient)
 
@@ -97,7 +107,8 @@ class MAMLNavigation(Recipe):
         return Worlds(Navigation())
 
     def artefact(self, learner: Any, state: State) -> Learner:
-        return learner.result(state).learner
+        found = learner.result(state)
+        return found if self.outer == "proximal" else found.learner
 
     def held_out(self) -> Worlds:
         return self.data()
@@ -141,6 +152,8 @@ class MAMLNavigation(Recipe):
 
     def _notes(self) -> list[str]:
         order = "first-order" if self.first_order else f"second-order (loaded DiCE, credit {self.credit:g})"
+        if self.outer == "proximal":
+            order = f"ProMP, {self.epochs} proximal steps per batch"
         return [
             f"Exact: who stays gains {stay_return(Navigation()):.2f}, the most without adapting; who knows the goal "
             f"{oracle_return(Navigation()):.2f}.",
