@@ -212,6 +212,22 @@ def test_the_weight_of_the_entropy_falls_to_zero_where_it_shall_settle(count, we
     assert moved.count == count + 1
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 3, 6, 7])
+def test_trials_in_chunks_move_as_all_at_once(chunk):
+    environment = BernoulliBandit(3)
+    how = {"trials": 12, "minibatches": 2, "epochs": 1}
+    trainer = PPO(rl2(environment, key=key(0), size=4), sgd(0.5), 4, **how)
+    state = trainer.start(key=key(0))
+    (one, numbers), (other, others) = (
+        eqx.filter_jit(each.update)(state, Worlds(environment), key=key(1))
+        for each in (trainer, dataclasses.replace(trainer, chunk=chunk))
+    )
+    for a, b in zip(one.leaves, other.leaves, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    for name in numbers:
+        np.testing.assert_allclose(numbers[name], others[name], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("signal", ["reward", "regret"])
 def test_shared_between_devices_a_step_is_the_same(signal):
     environment = BernoulliBandit(3)

@@ -73,6 +73,8 @@ class PPO(Learner):
         entropy, value: weights in the loss.
         settle: steps between which the weight of the entropy falls to zero, if it does: an agent that shall explore by
             what it has learned, and not by chance, is undecided no longer than it learns.
+        chunk: trials worked on at the same time while learning, all of a minibatch if None. Fewer need less memory, and
+            on a CPU less time where trials are long, as a small working set stays in the cache.
         unit: rewards are counted in this, so that values are about 1.
         endless: whether a trial whose last episode was cut off (`truncated`, not `terminated`) counts as one that goes
             on, with the value of what was seen last.
@@ -97,6 +99,7 @@ class PPO(Learner):
     entropy: Any = eqx.field(converter=constant_unless_array, default=0.01)
     value: Any = eqx.field(converter=constant_unless_array, default=0.5)
     settle: tuple[int, int] | None = eqx.field(static=True, default=None)
+    chunk: int | None = eqx.field(static=True, default=None)
     unit: float = eqx.field(static=True, default=1.0)
     endless: bool = eqx.field(static=True, default=False)
     signal: Literal["reward", "regret"] = eqx.field(static=True, default="reward")
@@ -115,6 +118,8 @@ class PPO(Learner):
             )
         if self.settle is not None and not 0 <= self.settle[0] < self.settle[1]:
             raise ValueError(f"PPO: expected settle as (begin, end) with 0 <= begin < end, got {self.settle}.")
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"PPO: expected chunk of at least 1, or None for all at once, got {self.chunk}.")
         if self.signal not in ("reward", "regret"):
             raise ValueError(f"PPO: expected signal as 'reward' or 'regret', got {self.signal!r}.")
 
@@ -157,8 +162,7 @@ class PPO(Learner):
         def move(moved, index):
             leaves, rule = moved
             group = jax.tree.map(lambda x: x[index], groups)
-            gradient, metrics = jax.grad(self._surrogate, has_aux=True)(leaves, group, undecided)
-            gradient, metrics = mean_over_devices((gradient, metrics), self.shared)
+            gradient, metrics = mean_over_devices(self._gradient(leaves, group, undecided), self.shared)
             rule, leaves = self.rule.step(rule, leaves, gradient)
             return (leaves, rule), metrics
 
@@ -217,7 +221,30 @@ class PPO(Learner):
         standard = (raw - centre) / spread
         return Lesson(seen, played.action, played.about["log_probability"], standard, raw + values, live, known)
 
-    def _surrogate(self, leaves: list[Array], lesson: "Lesson", undecided: Any) -> tuple[Float[Array, ""], Metrics]:
+    def _gradient(self, leaves: list[Array], lesson: "Lesson", undecided: Any) -> tuple[list[Array], Metrics]:
+        """Of the surrogate, `chunk` trials at a time: what is kept for the derivative then stays in the cache."""
+        steps = mean_over_devices(jnp.sum(lesson.live), self.shared)
+
+        def part(lesson):
+            return jax.grad(self._surrogate, has_aux=True)(leaves, lesson, undecided, steps)
+
+        number, chunk = len(lesson.live), self.chunk or len(lesson.live)
+        if number <= chunk:
+            return part(lesson)
+        whole = number - number % chunk
+        pieces = jax.tree.map(lambda x: x[:whole].reshape(whole // chunk, chunk, *x.shape[1:]), lesson)
+        first, rest = jax.tree.map(lambda x: x[0], pieces), jax.tree.map(lambda x: x[1:], pieces)
+
+        def add(total, piece):
+            return jax.tree.map(jnp.add, total, part(piece)), None
+
+        total = jax.lax.scan(add, part(first), rest)[0]
+        return total if whole == number else add(total, jax.tree.map(lambda x: x[whole:], lesson))[0]
+
+    def _surrogate(
+        self, leaves: list[Array], lesson: "Lesson", undecided: Any, steps: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """The loss of some trials as their part of that of all, which have so many live `steps`."""
         policy, values = jax.vmap(put(self.agent, leaves).over)(lesson.seen)
         change = policy.log_probability(lesson.action) - lesson.log_probability
         ratio, limit = jnp.exp(change), value(self.limit)
@@ -228,7 +255,6 @@ class PPO(Learner):
             gain = gain + jnp.sum(jnp.exp(before) * clipped(ratios, lesson.known.advantage, limit), axis=-1)
         entropy, error = policy.entropy(), 0.5 * (values - lesson.returned) ** 2
         terms = {"gain": gain, "entropy": entropy, "value error": error, "kl": ratio - 1 - change}
-        steps = mean_over_devices(jnp.sum(lesson.live), self.shared)
         means = {name: jnp.sum(term * lesson.live) / steps for name, term in terms.items()}
         loss = value(self.value) * means["value error"] - undecided * means["entropy"] - means.pop("gain")
         return loss, means
