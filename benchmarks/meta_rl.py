@@ -52,7 +52,7 @@ def bandit(pulls: int, arms: int, target: float, published: float, **options: An
 
 
 LONG = {"memory": "attention", "signal": "regret", "trace": 0.95, "discount": 0.999, "trials": 256, "minibatches": 4}
-HUNDRED = {**LONG, "rate": 1e-3, "entropy": 0.03, "unit": 5.0, "settle": True, "chunk": 8, "steps": 600}
+HUNDRED = {**LONG, "rate": 1e-3, "entropy": 0.03, "unit": 5.0, "chunk": 8, "steps": 600}
 FIVE_HUNDRED = {**HUNDRED, "discount": 1.0, "trials": 128, "unit": 10.0}
 SETTINGS = {
     "bandit-10-5": bandit(10, 5, 6.60, 6.7),
@@ -149,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--runs", type=Path, default=Path("runs/meta-rl"))
-    parser.add_argument("--progress", default="auto", choices=["auto", "plain", "none"])
+    parser.add_argument("--progress", default="auto", choices=["auto", "plain", "silent"])
     arguments = parser.parse_args()
     runtime.setup()
     for name in arguments.only:

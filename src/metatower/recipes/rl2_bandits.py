@@ -42,8 +42,9 @@ class RL2Bandits(MetaRL):
 
     name: ClassVar[str] = "rl2-bandits"
 
-    steps: int = 600
+    steps: int = 1000
     trace: float = 0.7
+    settle: bool = True
     arms: int = 5
     """Arms of a bandit (k)."""
     episodes: int = 10
