@@ -57,7 +57,7 @@ FIVE_HUNDRED = {**HUNDRED, "discount": 1.0, "trials": 128, "unit": 10.0}
 SETTINGS = {
     "bandit-10-5": bandit(10, 5, 6.60, 6.7),
     "bandit-10-10": bandit(10, 10, 6.65, 6.7),
-    "bandit-100-5": bandit(100, 5, 78.3, 78.7, **HUNDRED),
+    "bandit-100-5": bandit(100, 5, 78.3, 78.7, **{**HUNDRED, "chunk": None, "settle": False}),
     "bandit-100-10": bandit(100, 10, 83.0, 83.5, **{**HUNDRED, "chunk": None, "steps": 1000}),
     "bandit-100-50": bandit(100, 50, 84.5, 84.9, **HUNDRED),
     "bandit-500-5": bandit(500, 5, 401, 401.6, **FIVE_HUNDRED),
@@ -117,9 +117,7 @@ def behind(agent: str, other: str, returns: dict[str, list[np.ndarray]]) -> dict
 def page(rows: list[dict[str, Any]]) -> str:
     """The page of the documentation."""
     lines = ["# Meta-RL: results", "", "Written by `python -m benchmarks.meta_rl`; machine, versions and rows are in"]
-    lines.append(
-        "`benchmarks/results/meta_rl.json`. Seconds are those of training and judging together. The last column:"
-    )
+    lines.append("`benchmarks/results/meta_rl.json`. Seconds: training and judging together. The last column is")
     lines += ["by how much an agent gains less than the one it is compared with, in the same trials.", ""]
     for setting in dict.fromkeys(row["setting"] for row in rows):
         mine = [row for row in rows if row["setting"] == setting]

@@ -188,14 +188,13 @@ def _evaluate(arguments: list[str]) -> int:
     given = _parse(Evaluate, arguments, "evaluate")
     from metatower.evaluation import report, tables
     from metatower.recipes.judge import judge
-    from metatower.training.files import to_json
+    from metatower.training.files import check_unused, to_json
     from metatower.training.progress import progress
     from metatower.training.runtime import setup
 
     options = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
     as_json, mode, out = (options.pop(name) for name in ("json", "progress", "out"))
-    if out is not None and out.exists():
-        raise UserError(f"There is something at {out} already: give --out a new name.")
+    check_unused(out)
     setup()
     conclusion = judge(**options, show=progress(mode))
     if out is not None:

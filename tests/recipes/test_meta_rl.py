@@ -66,7 +66,7 @@ def test_evaluating_shows_the_regret_and_keeps_it_where_asked(folder, tmp_path, 
     for name in ("regret", "entropy", "differences", "results"):
         assert (out / "plots" / f"{name}.png").exists()
     assert main(["evaluate", str(folder), "--episodes", "30", "--out", str(out)]) == 2
-    assert "give --out a new name" in capsys.readouterr().err
+    assert "is there already, and is kept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["rl2-mdps", "rl2-gridnavi"])

@@ -14,7 +14,7 @@ from metatower.adapters.pictures import prepared
 from metatower.core.errors import UserError
 from metatower.recipes.learners import find_learner
 from metatower.tasks.arrays import pictures_by_class, pictures_in
-from metatower.training.files import write_bytes, write_text
+from metatower.training.files import check_unused, write_bytes, write_text
 from metatower.training.progress import Progress
 
 SURE = 0.2
@@ -104,9 +104,7 @@ def check_free(out: Path) -> Path:
     sheet = out.with_suffix(".png")
     if out.suffix.lower() == ".png":
         raise UserError(f"--out is the table, and {sheet} would be the picture sheet. Choose another name, like a.csv.")
-    for path in (out, sheet):
-        if path.exists():
-            raise UserError(f"{path} is there already, and is kept. Choose another --out.")
+    check_unused(out, sheet)
     return sheet
 
 

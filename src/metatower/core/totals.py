@@ -28,7 +28,7 @@ def total_score(
 
 @eqx.filter_custom_jvp
 def _total(varied: Any, keys: Any, weights: Any, *, one: One, chunk: int) -> Any:
-    return _summed(lambda keys, weights: _chunk(one, varied, keys, weights), keys, weights, chunk)
+    return summed(lambda rows: _chunk(one, varied, *rows), (keys, weights), chunk)
 
 
 @_total.def_jvp
@@ -37,13 +37,13 @@ def _total_jvp(primals, tangents, *, one, chunk):
     moving = jax.tree.map(lambda tangent: tangent is not None, tangents[0], is_leaf=lambda x: x is None)
     moves, rest = eqx.partition(varied, moving)
 
-    def with_gradient(keys, weights):
+    def with_gradient(rows):
         def scored(moves):
-            return _chunk(one, eqx.combine(moves, rest), keys, weights)
+            return _chunk(one, eqx.combine(moves, rest), *rows)
 
         return jax.value_and_grad(scored, has_aux=True)(moves)
 
-    (loss, metrics), gradient = _summed(with_gradient, keys, weights, chunk)
+    (loss, metrics), gradient = summed(with_gradient, (keys, weights), chunk)
     directions = jax.tree.leaves(eqx.filter(tangents[0], eqx.is_array))
     along = sum(jnp.vdot(g, t) for g, t in zip(jax.tree.leaves(gradient), directions, strict=True))
     return (loss, metrics), (along, jax.tree.map(lambda _: None, metrics))
@@ -56,14 +56,25 @@ def _chunk(one: One, varied: PyTree, keys: Key[Array, " chunk"], weights: Float[
     return jax.tree.map(lambda x: jnp.tensordot(weights, x, 1), jax.vmap(lambda key: one(varied, key))(keys))
 
 
-def _summed(of_chunk: Callable, keys: Key[Array, " tasks"], weights: Float[Array, " tasks"], chunk: int) -> PyTree:
-    """`of_chunk` of every chunk of the tasks, added up; the last may be smaller."""
-    whole = len(keys) - len(keys) % chunk
-    parts = [x[:whole].reshape(-1, chunk) for x in (keys, weights)]
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_chunk, parts[0][0], parts[1][0]))
+def summed(of_chunk: Callable[[PyTree], PyTree], rows: PyTree, chunk: int) -> PyTree:
+    """`of_chunk` of every `chunk` rows, added up; the last may be fewer.
+
+    Args:
+        of_chunk: takes some of the rows, and gives a sum over them.
+        rows: arrays with the same first axis.
+        chunk: how many at a time.
+
+    >>> summed(jnp.sum, jnp.arange(5), 2).item()
+    10
+    """
+    number = len(jax.tree.leaves(rows)[0])
+    whole = number - number % chunk
+    parts = jax.tree.map(lambda x: x[:whole].reshape(whole // chunk, chunk, *x.shape[1:]), rows)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), parts)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_chunk, one))
 
     def add(total, part):
-        return jax.tree.map(jnp.add, total, of_chunk(*part)), None
+        return jax.tree.map(jnp.add, total, of_chunk(part)), None
 
-    total, _ = jax.lax.scan(add, zeros, tuple(parts))
-    return total if whole == len(keys) else add(total, (keys[whole:], weights[whole:]))[0]
+    total, _ = jax.lax.scan(add, zeros, parts)
+    return total if whole == number else add(total, jax.tree.map(lambda x: x[whole:], rows))[0]

@@ -28,9 +28,9 @@ class GridNavi(Environment):
         slip: how likely it is that a move at random is made in place of the one that was chosen; theirs has none.
     """
 
-    slip: Float[Array, ""]
     side: int = eqx.field(static=True)
     horizon: int = eqx.field(static=True)
+    slip: float = eqx.field(static=True)
 
     def __init__(self, side: int = 5, horizon: int = 15, slip: float = 0.0):
         if side < 3 or horizon < 1 or not 0 <= slip <= 1:
@@ -38,7 +38,7 @@ class GridNavi(Environment):
                 f"GridNavi: expected a side of at least 3, at least one step, and slip from 0 to 1, got {side}, "
                 f"{horizon}, {slip}."
             )
-        self.side, self.horizon, self.slip = side, horizon, jnp.array(float(slip))
+        self.side, self.horizon, self.slip = side, horizon, float(slip)
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -66,8 +66,9 @@ class GridNavi(Environment):
     def step(
         self, key: PRNGKeyArray, state: Int[Array, "2"], action: Int[Array, ""], task: Int[Array, "2"]
     ) -> tuple[Int[Array, "2"], Step]:
-        (chance,) = uniforms(key, (2,))
-        action = jnp.where(chance[0] < self.slip, integer(chance[1], len(MOVES)), action)
+        if self.slip:
+            (chance,) = uniforms(key, (2,))
+            action = jnp.where(chance[0] < self.slip, integer(chance[1], len(MOVES)), action)
         cell = jnp.clip(state + jnp.array(MOVES, jnp.int32)[action], 0, self.side - 1)
         reward = jnp.where(jnp.all(cell == task), 1.0, -0.1)
         return cell, running(self._shown(cell), reward)

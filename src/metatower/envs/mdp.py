@@ -78,7 +78,7 @@ class RandomMDP(Solvable):
         shape = self.states, self.choices
         whole = (*shape, self.states)
         if self.concentration == 1:
-            drawn = jax.random.exponential(key_transitions, whole)  # normalised: a flat Dirichlet
+            drawn = jax.random.exponential(key_transitions, whole)  # normalised: a flat Dirichlet, without gammas
             transitions = drawn / jnp.sum(drawn, axis=-1, keepdims=True)
         else:
             transitions = jax.random.dirichlet(key_transitions, jnp.full(self.states, self.concentration), shape)

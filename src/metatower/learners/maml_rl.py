@@ -18,7 +18,7 @@ from metatower.nets.policy import Policy
 from metatower.rules import sgd
 
 
-class Episodes(eqx.Module):
+class Trajectories(eqx.Module):
     """What a policy did in a world, and what it was worth, `[trajectory, time, ...]`."""
 
     observation: Float[Array, "trajectory time ..."]
@@ -87,7 +87,7 @@ class PolicyReturn(Objective):
         # its value is zero: only the derivative is wanted of it
         return episodes.value + surrogate, {"return": episodes.returned}
 
-    def played(self, data: World, *, key: PRNGKeyArray) -> "Episodes":
+    def played(self, data: World, *, key: PRNGKeyArray) -> Trajectories:
         """Episodes of the policy in a world; nothing in them has a derivative."""
         played = self._play(data, key)
         observations = played.seen.observation[:, :-1]
@@ -103,9 +103,9 @@ class PolicyReturn(Objective):
         weight = advantage * self.discount ** jnp.arange(time)
         log, returned = played.about["log_probability"] * live, jnp.mean(jnp.sum(rewards, axis=1))
         value = -jnp.mean(to_go[:, 0])
-        return jax.lax.stop_gradient(Episodes(observations, played.action, log, weight, live, value, returned))
+        return jax.lax.stop_gradient(Trajectories(observations, played.action, log, weight, live, value, returned))
 
-    def log_probability(self, episodes: "Episodes") -> Float[Array, "trajectory time"]:
+    def log_probability(self, episodes: Trajectories) -> Float[Array, "trajectory time"]:
         """Of what was done, for the policy as it is now; 0 after the end."""
         number, time = episodes.live.shape
         seen, action = (x.reshape(number * time, *x.shape[2:]) for x in (episodes.observation, episodes.action))

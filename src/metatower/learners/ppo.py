@@ -13,6 +13,7 @@ from metatower.core import Learner, Metrics, Rule, Scored, Tasks, pick, put, val
 from metatower.core.keys import fork
 from metatower.core.leaves import constant_unless_array, strong
 from metatower.core.shares import mean_over_devices, own_share
+from metatower.core.totals import summed
 from metatower.envs.protocol import Solvable
 from metatower.envs.trial import Seen, Trial, TrialState, World
 from metatower.learners.acting import Played, play
@@ -73,8 +74,7 @@ class PPO(Learner):
         entropy, value: weights in the loss.
         settle: steps between which the weight of the entropy falls to zero, if it does: an agent that shall explore by
             what it has learned, and not by chance, is undecided no longer than it learns.
-        chunk: trials worked on at the same time while learning, all of a minibatch if None. Fewer need less memory, and
-            on a CPU less time where trials are long, as a small working set stays in the cache.
+        chunk: trials worked on at the same time while learning, all of a minibatch if None. Fewer need less memory.
         unit: rewards are counted in this, so that values are about 1.
         endless: whether a trial whose last episode was cut off (`truncated`, not `terminated`) counts as one that goes
             on, with the value of what was seen last.
@@ -222,24 +222,13 @@ class PPO(Learner):
         return Lesson(seen, played.action, played.about["log_probability"], standard, raw + values, live, known)
 
     def _gradient(self, leaves: list[Array], lesson: "Lesson", undecided: Any) -> tuple[list[Array], Metrics]:
-        """Of the surrogate, `chunk` trials at a time: what is kept for the derivative then stays in the cache."""
+        """Of the surrogate, `chunk` trials at a time."""
         steps = mean_over_devices(jnp.sum(lesson.live), self.shared)
 
         def part(lesson):
             return jax.grad(self._surrogate, has_aux=True)(leaves, lesson, undecided, steps)
 
-        number, chunk = len(lesson.live), self.chunk or len(lesson.live)
-        if number <= chunk:
-            return part(lesson)
-        whole = number - number % chunk
-        pieces = jax.tree.map(lambda x: x[:whole].reshape(whole // chunk, chunk, *x.shape[1:]), lesson)
-        first, rest = jax.tree.map(lambda x: x[0], pieces), jax.tree.map(lambda x: x[1:], pieces)
-
-        def add(total, piece):
-            return jax.tree.map(jnp.add, total, part(piece)), None
-
-        total = jax.lax.scan(add, part(first), rest)[0]
-        return total if whole == number else add(total, jax.tree.map(lambda x: x[whole:], lesson))[0]
+        return part(lesson) if self.chunk is None else summed(part, lesson, self.chunk)
 
     def _surrogate(
         self, leaves: list[Array], lesson: "Lesson", undecided: Any, steps: Float[Array, ""]

@@ -1,27 +1,19 @@
 """Proximal meta-policy search: PPO around an adaptation by policy gradients."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metatower.core import Descend, Expected, Learner, Metrics, Rule, Scored, Tasks, pick, put, value
 from metatower.core.keys import fork
 from metatower.core.leaves import constant_unless_array, strong
 from metatower.core.tower import Descent
-from metatower.learners.maml_rl import Episodes, PolicyReturn
-from metatower.learners.ppo import clipped
-
-
-class MetaPractice(eqx.Module):
-    """The state of a `ProMP`: the learned leaves of what adapts, and the rule's memory."""
-
-    leaves: list[Array]
-    rule: PyTree
-    count: Int[Array, ""]
-    """Steps so far."""
+from metatower.learners.maml_rl import PolicyReturn, Trajectories
+from metatower.learners.ppo import Practice, clipped
 
 
 class ProMP(Learner):
@@ -77,16 +69,16 @@ class ProMP(Learner):
     def height(self) -> int:
         return self.learner.height + 1
 
-    def start(self, *, key: PRNGKeyArray) -> MetaPractice:
+    def start(self, *, key: PRNGKeyArray) -> Practice:
         del key
         leaves = [strong(leaf) for leaf in pick(self.learner)]
-        return MetaPractice(leaves, self.rule.start(leaves), jnp.zeros((), jnp.int32))
+        return Practice(leaves, self.rule.start(leaves), jnp.zeros((), jnp.int32))
 
-    def step(self, state: MetaPractice, data: Tasks, *, key: PRNGKeyArray) -> MetaPractice:
+    def step(self, state: Practice, data: Tasks, *, key: PRNGKeyArray) -> Practice:
         return self.update(state, data, key=key)[0]
 
-    def update(self, state: MetaPractice, data: Tasks, *, key: PRNGKeyArray) -> tuple[MetaPractice, Metrics]:
-        learner = self.result(state)
+    def update(self, state: Practice, data: Tasks, *, key: PRNGKeyArray) -> tuple[Practice, Metrics]:
+        learner = put(self.learner, state.leaves)
         path, last = jax.vmap(lambda key: self._gather(learner, data, key))(fork(key, self.batch))
 
         def move(moved, _):
@@ -98,17 +90,17 @@ class ProMP(Learner):
         moved, metrics = jax.lax.scan(move, (state.leaves, state.rule), None, length=self.epochs)
         returns = jnp.mean(last.returned)
         metrics = {"loss": -returns, "return": returns, **jax.tree.map(jnp.mean, metrics)}
-        return MetaPractice(*moved, state.count + 1), metrics
+        return Practice(*moved, state.count + 1), metrics
 
-    def loss(self, state: MetaPractice, data: Tasks, *, key: PRNGKeyArray) -> Scored:
-        return Expected(self.result(state), self.judged or self.batch).loss(data, key=key)
+    def loss(self, state: Practice, data: Tasks, *, key: PRNGKeyArray) -> Scored:
+        return self.result(state).as_judge().loss(data, key=key)
 
-    def result(self, state: MetaPractice) -> Descend:
-        """The learner with the leaves that `state` has reached."""
-        return put(self.learner, state.leaves)
+    def result(self, state: Practice) -> Expected:
+        """The learner with the leaves that `state` has reached, as its lift returns it."""
+        return Expected(put(self.learner, state.leaves), self.batch, judged=self.judged)
 
-    def _gather(self, learner: Descend, data: Tasks, key: PRNGKeyArray) -> tuple[Episodes, Episodes]:
-        """Episodes of each inner step `[step, ...]`, and of the adapted policy."""
+    def _gather(self, learner: Descend, data: Tasks, key: PRNGKeyArray) -> tuple[Trajectories, Trajectories]:
+        """Trajectories of each inner step `[step, ...]`, and of the adapted policy."""
         key_task, key_start, key_steps, key_last = fork(key, 4)
         task = data.sample(key_task)
 
@@ -119,7 +111,7 @@ class ProMP(Learner):
         state, path = jax.lax.scan(inner, learner.start(key=key_start), fork(key_steps, learner.steps))
         return jax.lax.stop_gradient((path, learner.result(state).played(task.query, key=key_last)))
 
-    def _adapted(self, learner: Descend, state: Descent, episodes: Episodes) -> tuple[Descent, Float[Array, ""]]:
+    def _adapted(self, learner: Descend, state: Descent, episodes: Trajectories) -> tuple[Descent, Float[Array, ""]]:
         """One inner step on these episodes, and how far the policy before it is from the one that played them."""
 
         def surrogate(leaves):
@@ -129,13 +121,15 @@ class ProMP(Learner):
         gradient, change = jax.grad(surrogate, has_aux=True)(state.leaves)
         rule, leaves = learner.rule.step(state.rule, state.leaves, gradient)
         apart = jnp.sum((jnp.exp(change) - 1 - change) * episodes.live) / jnp.sum(episodes.live)
-        return Descent(leaves, rule, state.gradient, state.seen), apart
+        return dataclasses.replace(state, leaves=leaves, rule=rule), apart
 
-    def _surrogate(self, leaves: list[Array], path: Episodes, last: Episodes) -> tuple[Float[Array, ""], Metrics]:
+    def _surrogate(
+        self, leaves: list[Array], path: Trajectories, last: Trajectories
+    ) -> tuple[Float[Array, ""], Metrics]:
         learner = put(self.learner, leaves)
 
         def one(path, last):
-            start = learner.start(key=jax.random.key(0))
+            start = learner.start(key=jax.random.key(0))  # nothing in it depends on luck
             state, apart = jax.lax.scan(lambda state, episodes: self._adapted(learner, state, episodes), start, path)
             change = learner.result(state).log_probability(last) - last.log_probability
             gain = clipped(jnp.exp(change), last.weight, value(self.limit))

@@ -107,8 +107,7 @@ class MAMLNavigation(Recipe):
         return Worlds(Navigation())
 
     def artefact(self, learner: Any, state: State) -> Learner:
-        found = learner.result(state)
-        return found if self.outer == "proximal" else found.learner
+        return learner.result(state).learner
 
     def held_out(self) -> Worlds:
         return self.data()

@@ -55,7 +55,7 @@ class MetaRL(Recipe):
     epochs: int = 4
     """How often each trial is learned from."""
     chunk: int | None = None
-    """Trials learned from at the same time, all of a minibatch if not given. For long trials 8 is faster on a CPU."""
+    """Trials learned from at the same time, all of a minibatch if not given. Fewer need less memory."""
     rate: float = 3e-3
     """Adam's step size; it falls to zero in the second half of the training."""
     discount: float = 0.99
@@ -175,11 +175,11 @@ class MetaRL(Recipe):
             trained = self._trained(name, agent, environment, folder, show)
             scores[name] = self.judge(trained, show, name, environment=environment)
         conclusion = Conclusion(notes=[*self._notes(), *self.about_references()])
-        self.show(conclusion, scores)
+        self.present(conclusion, scores)
         self.look_inside(conclusion, artefact)
         return conclusion
 
-    def show(self, conclusion: Conclusion, scores: dict[str, dict[str, np.ndarray]]) -> None:
+    def present(self, conclusion: Conclusion, scores: dict[str, dict[str, np.ndarray]]) -> None:
         """Adds what can be seen of the trials that agents have played: rows, differences, figures, notes."""
         for name, each in scores.items():
             conclusion.add(name, {"return": each["return"]}, "trial")
@@ -219,7 +219,7 @@ class MetaRL(Recipe):
         }
         words = f"{judged.judged:,} fresh trials of {self.episodes} episode(s), the same for every agent."
         conclusion = Conclusion(notes=[words, *self.about_references()])
-        judged.show(conclusion, scores)
+        judged.present(conclusion, scores)
         return conclusion
 
     def about_episodes(self, scores: dict[str, dict[str, np.ndarray]]) -> list[str]:
@@ -248,17 +248,20 @@ class MetaRL(Recipe):
 
     def elsewhere(self, agent: RL2) -> list[str]:
         """How it does in worlds that training had none of."""
-        found, rival = [], self.rival()
-        judged = dataclasses.replace(self, judged=min(self.judged, ELSEWHERE))
-        for words, environment in self.others().items():
+        others = self.others()
+        if not others:
+            return []
+        found, name = [], self.rival()
+        rival, judged = self.references()[name], dataclasses.replace(self, judged=min(self.judged, ELSEWHERE))
+        for words, environment in others.items():
             mine, other = (
                 judged.judge(each, Silent(), words, environment, **self.how_played(each))["return"]
-                for each in (agent, self.references()[rival])
+                for each in (agent, rival)
             )
             mean, gain = interval(mine), paired(mine, other)
             found.append(
                 f"Out of distribution, {words}: {mean.mean:.3f} [{mean.lo:.3f}, {mean.hi:.3f}], "
-                f"against {rival} {gain.mean:+.3f} [{gain.lo:+.3f}, {gain.hi:+.3f}]."
+                f"against {name} {gain.mean:+.3f} [{gain.lo:+.3f}, {gain.hi:+.3f}]."
             )
         return found
 

@@ -107,8 +107,8 @@ class RL2Bandits(MetaRL):
     def rival(self) -> str:
         return self.tuned  # the best agent that was made for no bandit
 
-    def show(self, conclusion: Conclusion, scores: dict[str, dict[str, np.ndarray]]) -> None:
-        super().show(conclusion, scores)
+    def present(self, conclusion: Conclusion, scores: dict[str, dict[str, np.ndarray]]) -> None:
+        super().present(conclusion, scores)
         conclusion.figures["regret"] = Curves(
             "Regret: how much less the pulled arms pay on average than the best arm, summed over the pulls so far.",
             "pull",

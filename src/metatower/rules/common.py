@@ -1,4 +1,4 @@
-"""What the rules share: one hyper-parameter spread over the list of leaves it acts on."""
+"""What the rules share: one hyper-parameter spread over the list of leaves it acts on, and how one falls to zero."""
 
 import equinox as eqx
 import jax.numpy as jnp

@@ -114,6 +114,17 @@ def new_folder(folder: Path) -> Generator[Path, None, None]:
         _sync_folder(folder.parent)
 
 
+def check_unused(*paths: Path | None) -> None:
+    """Nothing of this name is there yet; None stands for what is not wanted.
+
+    Raises:
+        UserError: something is.
+    """
+    for path in paths:
+        if path is not None and path.exists():
+            raise UserError(f"{path} is there already, and is kept. Choose another --out.")
+
+
 def make_folder(folder: Path) -> Path:
     """`folder`, made if need be.
 
