@@ -65,10 +65,10 @@ class GRU(Memory):
         return jnp.zeros(self.outputs, self.across.dtype)
 
     def __call__(self, memory, x):
-        size = self.outputs
-        new, old = x @ self.inside + self.bias, memory @ self.across
-        reset, keep = jnp.split(jax.nn.sigmoid(new[: 2 * size] + old[: 2 * size]), 2)
-        candidate = jnp.tanh(new[2 * size :] + reset * (old[2 * size :] + self.candidate))
+        # gate by gate: a function of slices of its argument is not vectorised on CPUs
+        new, old = (jnp.split(part, 3) for part in (x @ self.inside + self.bias, memory @ self.across))
+        reset, keep = (jax.nn.sigmoid(n + o) for n, o in zip(new[:2], old[:2], strict=True))
+        candidate = jnp.tanh(new[2] + reset * (old[2] + self.candidate))
         memory = candidate + keep * (memory - candidate)
         return memory, memory
 
