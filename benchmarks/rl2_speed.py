@@ -2,6 +2,7 @@
 
 `python -m benchmarks.rl2_speed --torch PYTHON`, with the Python of an environment that has PyTorch. Both play the
 bandits, remember and learn by PPO (`benchmarks/torch_rl2.py` is the other side); rounds alternate, the fastest counts.
+Beside them is how much arithmetic that takes, and what the machine reaches in one large product of matrices.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from benchmarks.machine import machine
 from metatower import adam
@@ -44,6 +46,25 @@ def theirs(python: str, trials: int, pulls: int, arms: int, units: int, steps: i
     return float(subprocess.run([python, script, *sizes], check=True, capture_output=True, text=True).stdout.split()[0])
 
 
+def arithmetic(arms: int, units: int) -> int:
+    """Operations on numbers per step of the world, in the products of the GRU alone: played once, learned from in every
+    epoch, where the derivative takes twice what the value does.
+    """
+    return 2 * (1 + 3 * EPOCHS) * 3 * units * (units + arms + 2)
+
+
+def peak(size: int = 2048) -> float:
+    """Operations per second in a product of two large matrices, on all cores."""
+    product = jax.jit(lambda a: a @ a)
+    a = jax.block_until_ready(product(jnp.ones((size, size))))
+    seconds = []
+    for _ in range(20):
+        began = time.perf_counter()
+        jax.block_until_ready(product(a))
+        seconds.append(time.perf_counter() - began)
+    return 2 * size**3 / min(seconds)
+
+
 def main() -> None:
     """Both sides in turn, for every size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -60,9 +81,23 @@ def main() -> None:
         ]
         mine, other = (max(each) for each in zip(*found, strict=True))
         names = dict(zip(("trials", "pulls", "arms", "units"), size, strict=True))
-        rows.append({**names, "metatower": round(mine), "pytorch": round(other), "ratio": round(mine / other, 2)})
+        each = arithmetic(*size[2:]) / 1e9
+        rows.append(
+            {
+                **names,
+                "metatower": round(mine),
+                "pytorch": round(other),
+                "ratio": round(mine / other, 2),
+                "gflops": round(mine * each, 1),
+                "gflops of 10 times pytorch": round(10 * other * each, 1),
+            }
+        )
         print(rows[-1], flush=True)
-    write_json(RESULTS, {"command": "python -m benchmarks.rl2_speed", **machine(), "rows": rows})
+    version = subprocess.check_output(
+        [arguments.torch, "-c", "import torch; print(torch.__version__)"], text=True
+    ).strip()
+    about = {"command": f"python -m benchmarks.rl2_speed --torch PYTHON --steps {arguments.steps}", **machine()}
+    write_json(RESULTS, {**about, "torch": version, "gflops of a large product": round(peak() / 1e9, 1), "rows": rows})
 
 
 if __name__ == "__main__":
