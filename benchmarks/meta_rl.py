@@ -39,11 +39,13 @@ class Setting:
     aim: str | None = None
     """The same in words, where it is not one number."""
     seeds: tuple[int, ...] = (0,)
+    after: str | None = None
+    """The setting whose run this one goes on from, with `--start`; its seconds count, too."""
 
     @property
     def command(self) -> str:
         """How one run of it is made by hand."""
-        return command(self.recipe, self.options)
+        return command(self.recipe, self.options | ({"start": f"runs/{self.after}"} if self.after else {}))
 
 
 def bandit(pulls: int, arms: int, target: float, published: float, **options: Any) -> Setting:
@@ -63,12 +65,25 @@ SETTINGS = {
     "bandit-100-50": bandit(100, 50, 84.5, 84.9, **{**HUNDRED, "entropy": 0.01}),
     "bandit-500-5": bandit(500, 5, 401, 401.6, **FIVE_HUNDRED),
     "mdp-10": Setting("rl2-mdps", {}, 156, 156.2),
-    "mdp-25": Setting("rl2-mdps", {"episodes": 25}, 445, 445.7),
-    "mdp-50": Setting("rl2-mdps", {"episodes": 50, "trials": 128, "chunk": 8}, 930, 936.1),
+    "mdp-25": Setting("rl2-mdps", {"episodes": 25, "steps": 300, "chunk": 4}, 445, 445.7, after="mdp-10"),
+    "mdp-50": Setting(
+        "rl2-mdps", {"episodes": 50, "steps": 150, "trials": 128, "chunk": 2}, 930, 936.1, after="mdp-25"
+    ),
     "gridnavi": Setting("rl2-gridnavi", aim="at least 3.5 in episode 1, 10 in episode 4"),
     "navigation": Setting("maml-navigation", aim="at least −15 after 1 step, −10 after 3"),
     "arm": Setting("rl2-arm", aim="60 % of the gap between domain randomisation and the oracle, extrapolating, too"),
 }
+
+
+def trained(name: str, seed: int, runs: Path, mode: str) -> tuple[Path, float]:
+    """The folder of the finished run of a setting, and the seconds that it took with those that it goes on from."""
+    setting, start, before = SETTINGS[name], {}, 0.0
+    if setting.after:
+        folder, before = trained(setting.after, seed, runs, mode)
+        start = {"start": folder.absolute()}
+    folder = runs / f"{name}-{seed}"
+    summary = execute(find(setting.recipe)(seed=seed, **setting.options, **start), folder, progress(mode))
+    return folder, before + summary["seconds"]
 
 
 def rows_of(name: str, setting: Setting, runs: Path, mode: str) -> list[dict[str, Any]]:
@@ -76,9 +91,8 @@ def rows_of(name: str, setting: Setting, runs: Path, mode: str) -> list[dict[str
     returns: dict[str, list[np.ndarray]] = {}
     seconds, notes, pairs = 0.0, [], {}
     for seed in setting.seeds:
-        folder = runs / f"{name}-{seed}"
-        recipe = find(setting.recipe)(seed=seed, **setting.options)
-        seconds += execute(recipe, folder, progress(mode))["seconds"]
+        folder, took = trained(name, seed, runs, mode)
+        seconds += took
         conclusion = Conclusion.load(folder / CONCLUSION)
         notes = conclusion.notes
         pairs = {row.against: row.name for row in conclusion.paired}

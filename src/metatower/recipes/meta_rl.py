@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import jax
 import numpy as np
 
-from metatower.core import Learner, State
+from metatower.core import Learner, State, pick, put
 from metatower.core.errors import UserError
 from metatower.envs.protocol import Environment, Solvable
 from metatower.envs.told import told
@@ -21,6 +21,8 @@ from metatower.learners.acting import Agent
 from metatower.learners.ppo import PPO
 from metatower.learners.rl2 import RL2, rl2
 from metatower.recipes.base import Recipe
+from metatower.recipes.run import load
+from metatower.recipes.shipped import folder_of
 from metatower.rules import adam, anneal, clip
 from metatower.training.loop import train
 from metatower.training.progress import Progress, Silent
@@ -74,6 +76,9 @@ class MetaRL(Recipe):
     """The network's memory: gated recurrent units, or two layers of minimal ones or of linear attention, or none."""
     size: int = 64
     """Units of the memory."""
+    start: Path | None = None
+    """A finished run, or an agent that comes with the package, whose weights this training goes on from: one that has
+    learned in shorter trials, say. It stays where it is until the run has ended."""
     judged: int = 20_000
     """Fresh trials to be judged on."""
     ablate: bool = False
@@ -120,8 +125,40 @@ class MetaRL(Recipe):
         """What rewards are divided by before the network sees them."""
         return 1.0
 
+    def build(self) -> tuple[Any, Worlds]:
+        self.started()  # refused now if it cannot be
+        return super().build()
+
     def learner(self) -> PPO:
         return self.trainer(self.agent())
+
+    def begin(self, learner: PPO, folder: Path, show: Progress) -> PPO:
+        """The trainer of the agent that training goes on from."""
+        del folder, show
+        started = self.started()
+        return learner if started is None else dataclasses.replace(learner, agent=started)
+
+    def started(self) -> RL2 | None:
+        """What training goes on from, if not from fresh weights."""
+        if self.start is None:
+            return None
+        fresh, found = self.agent(), load(folder_of(self.start))
+        if not isinstance(found, RL2) or _form(found) != _form(fresh):
+            raise UserError(
+                f"--start {self.start}: expected an RL² agent with memory {self.memory!r} of {self.size} units that "
+                f"sees and does what agents of {self.name} do, got another. Take a run of the same recipe and options."
+            )
+        return put(fresh, pick(found))
+
+    def before(self) -> dict[str, Agent]:
+        """The agent before this training, under its name in tables."""
+        started = self.started()
+        return {"RL², untrained": self.agent()} if started is None else {"RL², as it began": started}
+
+    def with_absolute_paths(self) -> "MetaRL":
+        absolute = super().with_absolute_paths()
+        named = self.start is not None and not self.start.is_dir()  # an agent that comes with the package
+        return dataclasses.replace(absolute, start=self.start) if named else absolute
 
     def trainer(self, agent: RL2) -> PPO:
         """How an agent is trained."""
@@ -169,7 +206,7 @@ class MetaRL(Recipe):
 
     def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
         agents: dict[str, Agent] = {"RL²": artefact, "RL², greedy": dataclasses.replace(artefact, greedy=True)}
-        agents |= {"RL², untrained": self.agent(), **self.references()}
+        agents |= {**self.before(), **self.references()}
         scores = {name: self.judge(agent, show, name, **self.how_played(agent)) for name, agent in agents.items()}
         for name, (agent, environment) in self._ablated().items():
             trained = self._trained(name, agent, environment, folder, show)
@@ -201,7 +238,11 @@ class MetaRL(Recipe):
             "How undecided the agent is in each episode: the entropy of its actions.",
             "episode of the trial",
             "entropy (nats)",
-            {name: interval(scores[name]["entropy"]) for name in ("RL²", "RL², untrained") if name in scores},
+            {
+                name: interval(scores[name]["entropy"])
+                for name in ("RL²", "RL², untrained", "RL², as it began")
+                if name in scores
+            },
             np.arange(1, self.episodes + 1),
         )
         conclusion.notes += self.about_episodes(scores)
@@ -301,5 +342,11 @@ class MetaRL(Recipe):
             f"({total / 1e6:.3g} million steps of the world), {self.epochs} epochs of {self.minibatches} minibatches, "
             f"Adam from {self.rate:g}, discount {self.discount:g}, λ {self.trace:g}, entropy {self.entropy:g}"
             f"{', which falls to zero in the second half' if self.settle else ''}.",
+            *([f"Training went on from the weights of {self.start.name}."] if self.start else []),
             *([REGRET] if self.signal == "regret" else []),
         ]
+
+
+def _form(agent: RL2) -> tuple[type, list[tuple[int, ...]]]:
+    """What two agents have in common if one can go on from the weights of the other."""
+    return type(agent.net.memory), [leaf.shape for leaf in pick(agent)]

@@ -67,7 +67,7 @@ class RL2Arm(MetaRL):
 
     def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
         agents = {"RL²": artefact, RANDOMISED: self._randomised(folder, show)}
-        agents |= {"RL², untrained": self.agent(), **self.references()}
+        agents |= {**self.before(), **self.references()}
         return self._on_splits(agents, self._notes(), self.seed, show)
 
     def judge_fresh(self, artefact: Any, *, episodes: int | None, seed: int, show: Progress) -> Conclusion:
