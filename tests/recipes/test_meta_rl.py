@@ -1,11 +1,13 @@
 """The recipes of agents that act, from end to end, small."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from metatower.cli import main
+from metatower.core import pick
 from metatower.core.errors import UserError
 from metatower.evaluation.conclusion import Conclusion
 from metatower.learners import RL2
@@ -13,6 +15,7 @@ from metatower.recipes import find
 from metatower.recipes.judge import judge
 from metatower.recipes.rl2_arm import closed
 from metatower.recipes.run import CONCLUSION, execute, load
+from metatower.training.progress import Silent
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 SMALL = {"steps": 2, "trials": 8, "minibatches": 2, "epochs": 1, "size": 4, "judged": 60}
@@ -129,3 +132,37 @@ def test_options_that_cannot_be_are_refused():
         find("rl2-bandits")(discount=2.0)
     with pytest.raises(UserError, match="there is no --ablate"):
         find("rl2-arm")(ablate=True)
+
+
+def test_training_goes_on_from_the_weights_of_another_run(folder, tmp_path):
+    recipe = find("rl2-bandits")(**SMALL, arms=3, episodes=6, start=folder)
+    begun = recipe.begin(recipe.learner(), tmp_path, Silent()).agent
+    assert begun.steps == 6
+    for mine, theirs, fresh in zip(pick(begun), pick(load(folder)), pick(recipe.agent()), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+        assert np.any(mine != fresh) or not np.any(fresh)
+    execute(recipe, tmp_path / "run")
+    conclusion = Conclusion.load(tmp_path / "run" / CONCLUSION)
+    assert "RL², as it began" in {row.name for row in conclusion.results}
+    assert any("went on from the weights" in note for note in conclusion.notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"arms": 4}, "sees and does what agents of rl2-bandits do"),
+        ({"memory": "mingru"}, "expected an RL² agent with memory 'mingru' of 4 units"),
+        ({"start": Path("nowhere")}, "There is no folder nowhere"),
+    ],
+)
+def test_another_agent_is_refused_as_a_start_and_nothing_is_written(folder, tmp_path, changes, words):
+    with pytest.raises(UserError, match=words):
+        execute(find("rl2-bandits")(**SMALL, **({"arms": 3, "start": folder} | changes)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_comes_with_the_package_keeps_its_name_and_a_folder_becomes_absolute(folder, monkeypatch):
+    named = find("rl2-mdps")(start=Path("rl2-mdp-10"))
+    assert named.with_absolute_paths().start == Path("rl2-mdp-10")
+    monkeypatch.chdir(folder.parent)
+    assert find("rl2-bandits")(start=Path(folder.name)).with_absolute_paths().start == folder
