@@ -67,7 +67,7 @@ SETTINGS = {
     "mdp-10": Setting("rl2-mdps", {}, 156, 156.2),
     "mdp-25": Setting("rl2-mdps", {"episodes": 25, "steps": 300, "chunk": 4}, 445, 445.7, after="mdp-10"),
     "mdp-50": Setting(
-        "rl2-mdps", {"episodes": 50, "steps": 150, "trials": 128, "chunk": 2}, 930, 936.1, after="mdp-25"
+        "rl2-mdps", {"episodes": 50, "steps": 150, "trials": 128, "chunk": 2, "rate": 3e-4}, 930, 936.1, after="mdp-25"
     ),
     "gridnavi": Setting("rl2-gridnavi", aim="at least 3.5 in episode 1, 10 in episode 4"),
     "navigation": Setting("maml-navigation", aim="at least −15 after 1 step, −10 after 3"),
