@@ -56,7 +56,7 @@ def bandit(pulls: int, arms: int, target: float, published: float, **options: An
 LONG = {"memory": "attention", "signal": "regret", "trace": 0.95, "discount": 0.999, "trials": 256, "minibatches": 4}
 HUNDRED = {**LONG, "rate": 1e-3, "entropy": 0.03, "unit": 5.0, "chunk": 8}
 FIVE_HUNDRED = {**HUNDRED, "steps": 600, "discount": 1.0, "trials": 128, "unit": 10.0}
-FINE = {"steps": 150, "rate": 3e-4, "trials": 128, "chunk": 2}
+FINE = {"steps": 60, "rate": 2e-4, "trace": 0.97, "trials": 128, "chunk": 2}
 SETTINGS = {
     "bandit-10-5": bandit(10, 5, 6.60, 6.7),
     "bandit-10-10": bandit(10, 10, 6.65, 6.7),
