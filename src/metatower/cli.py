@@ -243,7 +243,7 @@ def _report(arguments: list[str]) -> int:
 
     recipe = recipe_of(given.folder)
     is_finished(given.folder)  # says what is wrong with a damaged summary
-    print(report.rewrite(given.folder, recipe.about()))
+    print(report.rewrite(given.folder, recipe.about(), recipe.use))
     return 0
 
 

@@ -129,7 +129,8 @@ class Evaluate:
     queries: int | None = None
     """Examples of each class to be judged on; as in training, or as many as there are, if not given."""
     episodes: int | None = None
-    """How many tasks (1000 if not given); for a model of storey 1, how many whole runs (50)."""
+    """How many tasks (1000 if not given); whole runs (50) of a model of storey 1, trials (as many as its training was
+    judged on) of an agent."""
     seed: int = 0
     """Chooses the tasks."""
     out: Path | None = None

@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv  # noqa: E402
 import metatower  # noqa: E402
 from metatower.adapters.gymnasium import HostTrial, adapt  # noqa: E402
 from metatower.core.errors import UserError  # noqa: E402
-from metatower.envs import BernoulliBandit, Box, Discrete, Environment, Seen, Step, Trial  # noqa: E402
+from metatower.envs import BernoulliBandit, Box, Discrete, Environment, Seen, Step, Trial, World  # noqa: E402
 from metatower.learners.acting import Agent, play  # noqa: E402
 from metatower.learners.bandit_agents import Greedy  # noqa: E402
 from metatower.learners.rl2 import rl2  # noqa: E402
@@ -281,8 +281,14 @@ def raises(env, step):
         (lambda env, step: (step[0], 1e39, *step[2:]), "step", r"the reward inf, which is no number \(or none that fl"),
         (lambda env, step: (np.full(2, 1e39), *step[1:]), "step", r"shows inf in its step, which is no number \(or"),
         (lambda env, step: ([[1.0], [1.0, 2.0]], *step[1:]), "step", "shows in its step what is no array of numbers"),
-        (raises, "step", "Broken raised KeyError in its step: 'wheel'"),
-        (raises, "reset", "Broken raised KeyError in its reset"),
+        (raises, "step", "Broken raised KeyError: 'wheel' in its step. Try it"),
+        (raises, "reset", "Broken raised KeyError: 'wheel' in its reset"),
+        (
+            lambda env, step: (*step[:2], "no", False, {}),
+            "step",
+            "Broken raised TypeError: expected terminated as a bool",
+        ),
+        (lambda env, step: 1 / [][0], "step", "IndexError"),
     ],
 )
 def test_a_broken_environment_is_one_clear_error(how, when, error):
@@ -306,6 +312,43 @@ def test_an_episode_without_an_end_is_cut_off():
     adapted = adapt(Recorder(), endless, episodes=2, horizon=3)
     assert len(endless.tried) == 6
     np.testing.assert_array_equal(adapted.returns, [[1.0], [1.0]])
+
+
+def test_an_episode_that_should_have_ended_by_itself_is_told(monkeypatch):
+    monkeypatch.setattr("metatower.adapters.gymnasium.ENDLESS", 20)
+    with pytest.raises(UserError, match=r"Doors has not ended its episode after 20 steps\. Say how long"):
+        adapt(Recorder(), Doors(length=10**9))
+    assert adapt(Recorder(), Doors(length=19), episodes=2).returns.shape == (2, 1)
+
+
+def test_an_agent_adapts_where_its_own_method_is_asked():
+    agent = rl2(BernoulliBandit(3), key=jax.random.key(0), size=4)
+    assert agent.adapt(Doors(), episodes=2, seed=1).returns == pytest.approx(
+        adapt(agent, Doors(), episodes=2, seed=1).returns
+    )
+    with pytest.raises(UserError, match=r"Expected a gymnasium\.Env"):
+        agent.adapt("CartPole-v1")
+    with pytest.raises(TypeError, match="takes `key` alone"):
+        agent.adapt(World(BernoulliBandit(3), jnp.ones(3)), episodes=2, key=jax.random.key(0))
+
+
+def test_after_its_first_action_an_agent_must_be_told_what_the_last_one_brought():
+    adapted = adapt(Recorder(), Doors())
+    adapted.act(np.zeros(0))
+    with pytest.raises(UserError, match=r"Say what the last action brought: act\(observation, reward, done\)"):
+        adapted.act(np.zeros(0))
+    adapted.act(np.zeros(0), 0.5)
+
+
+def test_what_a_lane_shows_after_its_trial_does_not_count():
+    class Fading(Doors):
+        def step(self, action):
+            shown, *rest = super().step(action)
+            return (shown if self.time <= self.length else np.full(2, np.nan), *rest)
+
+    makers = [lambda n=n: Fading(length=n, seen=(2,)) for n in (2, 6)]
+    env = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
+    assert adapt(Recorder(), env, episodes=1).returns.shape == (1, 2)
 
 
 def test_numbered_observations_that_cannot_be_are_told():
@@ -332,7 +375,7 @@ def test_a_memory_that_has_diverged_is_told_though_its_actions_are_numbers():
 @pytest.mark.parametrize(
     ("env", "options", "error"),
     [
-        ("CartPole-v1", {}, r"Expected a gymnasium.Env .* got 'CartPole-v1'. Make one with gymnasium.make"),
+        ("CartPole-v1", {}, r"Expected a gymnasium.Env .* got str. Make one with gymnasium.make"),
         (Doors(), {"episodes": 0}, "Expected episodes as an integer of at least 1, got 0"),
         (Doors(), {"horizon": 0}, "Expected horizon as an integer of at least 1, got 0"),
     ],

@@ -20,6 +20,7 @@ class Lamp(Environment):
     first: Any = eqx.field(static=True, default=None)
     wrong: Any = eqx.field(static=True, default=None)
     horizon: int = eqx.field(static=True, default=2)
+    buttons: Any = eqx.field(static=True, default=Discrete(2))
 
     @property
     def observation_shape(self):
@@ -27,7 +28,7 @@ class Lamp(Environment):
 
     @property
     def actions(self):
-        return Discrete(2)
+        return self.buttons
 
     def sample_task(self, key):
         return jax.random.randint(key, (), 0, 2)
@@ -38,6 +39,10 @@ class Lamp(Environment):
     def step(self, key, state, action, task):
         answer = running(jnp.zeros(1), (action == task) * 1.0)
         return (state, answer) if self.wrong is None else self.wrong(state, answer)
+
+
+def silent(*_):
+    raise NotImplementedError
 
 
 def burnt(*_):
@@ -54,6 +59,9 @@ def answer(**changes):
 
 WRONG = {
     r"reset\(key, task\) raised KeyError: 'fuse'": {"first": burnt},
+    r"reset\(key, task\) raised NotImplementedError\.": {"first": silent},
+    r"Lamp.horizon: expected at least 1 step per episode, got 0": {"horizon": 0},
+    r"Lamp.actions: expected a Discrete or a Box, got 3": {"buttons": 3},
     r"reset\(key, task\): expected a pair, \(state, observation\), got": {"first": lambda: jnp.zeros(1)},
     r"reset\(key, task\): expected an observation of shape \(1,\), got \(2,\)": {
         "first": lambda: (jnp.zeros(()), jnp.zeros(2))

@@ -127,7 +127,7 @@ def test_the_map_of_rates_is_coloured_by_the_factor():
 
 
 def test_the_page_needs_nothing_else_and_says_all(folder):
-    page = report.rewrite(folder, "It learns.\n\nIn more words.").read_text()
+    page = report.rewrite(folder, "It learns.\n\nIn more words.", "load {run} <here>").read_text()
     outside = re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', page)
     assert outside == []
     assert not re.search(r"<script|<link|@import", page)
@@ -140,6 +140,7 @@ def test_the_page_needs_nothing_else_and_says_all(folder):
         "no gain here",
         "a gain",
         "&lt;with&gt;",
+        f"load {folder} &lt;here&gt;",
     ):
         assert words in page, words
     for figure in conclusion().figures.values():
@@ -151,7 +152,7 @@ def test_the_page_needs_nothing_else_and_says_all(folder):
 
 def test_a_run_that_is_not_finished_has_no_report(tmp_path):
     with pytest.raises(UserError, match="not finished"):
-        report.rewrite(tmp_path, "")
+        report.rewrite(tmp_path, "", "")
 
 
 @pytest.mark.parametrize(

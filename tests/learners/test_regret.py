@@ -11,8 +11,9 @@ import pytest
 from tests.contract import guess, key
 
 from metatower import sgd
+from metatower.core import pick, put
 from metatower.core.keys import fork
-from metatower.envs import BernoulliBandit, GridNavi, RandomMDP, Trial, World, Worlds
+from metatower.envs import BernoulliBandit, GridNavi, RandomMDP, Seen, Trial, World, Worlds
 from metatower.envs.references.mdp import oracle_return
 from metatower.learners import PPO, rl2
 from metatower.learners.acting import play
@@ -60,6 +61,55 @@ def test_in_trials_the_shortfalls_are_the_returns_without_their_noise(environmen
     assert lost.mean() < -0.5
     assert lost.std() < gained.std()
     np.testing.assert_allclose(most, 0, atol=1e-5)
+
+
+def expected_return(agent, leaves, arms, pulls):
+    """Of an agent with these leaves, over all courses of a trial of bandits."""
+    courses = np.array(list(itertools.product(range(arms), range(2), repeat=pulls))).reshape(-1, pulls, 2)
+    chances = np.ones(len(courses))
+    for n, course in enumerate(courses):
+        counts = np.ones((arms, 2))  # of failures and successes, from a uniform prior
+        for arm, paid in course:
+            chances[n] *= counts[arm, paid] / counts[arm].sum()
+            counts[arm, paid] += 1
+    actions, rewards = courses[..., 0], courses[..., 1].astype(np.float32)
+
+    def score(action, reward):
+        before = jnp.concatenate([jnp.zeros((1, arms)), jax.nn.one_hot(action, arms)[:-1]])
+        earned = jnp.concatenate([jnp.zeros(1), reward[:-1]])
+        seen = jax.vmap(lambda a, r: Seen(jnp.zeros(0), a, r, jnp.ones(())))(before, earned)
+        return jnp.sum(put(agent, leaves).over(seen)[0].log_probability(action))
+
+    return jnp.sum(jnp.exp(jax.vmap(score)(actions, rewards)) * chances * rewards.sum(axis=1))
+
+
+@pytest.mark.parametrize("signal", ["reward", "regret"])
+def test_without_discount_its_gradient_is_that_of_the_expected_return(signal):
+    environment, arms, pulls, trials = BernoulliBandit(2), 2, 3, 60_000
+    agent = rl2(environment, key=key(0), size=4)
+    # what was seen must matter, as it does to no fresh network
+    agent = eqx.tree_at(lambda a: a.net.memory.inside, agent, 4 * agent.net.memory.inside)
+    agent = eqx.tree_at(lambda a: a.net.actor.linear.weight, agent, 500 * agent.net.actor.linear.weight)
+    exact = jax.grad(lambda leaves: expected_return(agent, leaves, arms, pulls))(pick(agent))
+    ppo = PPO(
+        agent, sgd(1.0), pulls, trials=trials, minibatches=1, discount=1.0, trace=1.0, entropy=0.0, value=0.0,
+        signal=signal,
+    )  # fmt: skip
+
+    @jax.jit
+    def estimate(k):
+        played = ppo._play(agent, Worlds(environment), k, trials, watched=signal == "regret")
+        lesson = ppo._lesson(agent, played)
+        unit = jnp.std(lesson.returned - played.about["value"]) / jnp.std(lesson.advantage)
+        gradient, _ = ppo._gradient(pick(agent), lesson, 0.0)
+        return jax.tree.map(lambda g: -pulls * unit * g, gradient)
+
+    found = [np.concatenate([np.ravel(x) for x in estimate(k)]) for k in jax.random.split(jax.random.key(7), 6)]
+    exact = np.concatenate([np.ravel(x) for x in exact])
+    off, noise = np.mean(found, axis=0) - exact, np.std(found, axis=0, ddof=1) / len(found) ** 0.5
+    assert np.linalg.norm(exact) > 0.1
+    assert np.linalg.norm(noise) < 0.04 * np.linalg.norm(exact)
+    assert np.linalg.norm(off) < 3 * np.linalg.norm(noise)
 
 
 def test_the_agent_sees_the_same_whatever_is_learned_from():

@@ -21,8 +21,9 @@ from metatower.core.keys import fork, fork_at
 from metatower.envs.protocol import Box, Discrete
 from metatower.envs.trial import Outcome, Seen
 
-HORIZON = 100_000
-"""Steps of an episode that does not end by itself."""
+ENDLESS = 10_000
+"""Steps of an episode after which it is asked how long it shall last."""
+CHECKER = "Try it by itself with gymnasium.utils.env_checker.check_env."
 
 
 class HostTrial:
@@ -34,19 +35,21 @@ class HostTrial:
     Args:
         env: a `gymnasium.Env`, or a vector environment made with `autoreset_mode=AutoresetMode.DISABLED`.
         episodes: of a trial.
-        horizon: steps after which an episode that does not end by itself is cut off (as truncated).
+        horizon: steps after which an episode that does not end by itself is cut off (as truncated); without it an
+            episode that has not ended after 10,000 steps is an error.
 
     Raises:
         UserError: spaces that no agent here acts in, an environment that resets itself; in `start` and `step`, one
             that raises, shows what its space does not allow, or pays what is no number.
     """
 
-    def __init__(self, env: Any, episodes: int, horizon: int = HORIZON):
+    def __init__(self, env: Any, episodes: int, horizon: int | None = None):
         if not isinstance(env, gymnasium.Env | VectorEnv):
             raise UserError(
-                f"Expected a gymnasium.Env or a vector of them, got {env!r}. Make one with gymnasium.make(...)."
+                f"Expected a gymnasium.Env or a vector of them, got {type(env).__name__}. "
+                "Make one with gymnasium.make(...)."
             )
-        for name, number in (("episodes", episodes), ("horizon", horizon)):
+        for name, number in (("episodes", episodes), ("horizon", 1 if horizon is None else horizon)):
             if not isinstance(number, int | np.integer) or number < 1:
                 raise UserError(f"Expected {name} as an integer of at least 1, got {number!r}.")
         self.horizon = horizon
@@ -58,6 +61,9 @@ class HostTrial:
                 "autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED."
             )
         self.lanes = env.num_envs if self.many else 1
+        for space in ("observation_space", "action_space"):
+            if getattr(env, space, None) is None:
+                raise UserError(f"{type(env).__name__} has no {space}: say what it shows and takes. {CHECKER}")
         self.action_space = env.single_action_space if self.many else env.action_space
         self.observation_space = env.single_observation_space if self.many else env.observation_space
         self.actions = _actions(self.action_space)
@@ -84,15 +90,21 @@ class HostTrial:
             raise UserError("The trial is over (or was never begun): call `start`.")
         given = self._given(np.asarray(actions))
         shown, reward, terminated, truncated = self._asked("step", self._step, given)
-        observation = self._observed(shown, "step")
+        observation = self._observed(shown, "step", over)
         reward = np.where(over, 0, _single(reward))
         if not np.isfinite(reward).all():
             raise UserError(
                 f"{self._name} gave the reward {_first(reward)}, which is no number (or none that float32 holds), for "
-                f"{given}."
+                f"{given}. {CHECKER}"
             )
         self.moves = self.moves + 1
-        truncated = truncated | (self.moves >= self.horizon)
+        if self.horizon is None and (self.moves >= ENDLESS).any():
+            raise UserError(
+                f"{self._name} has not ended its episode after {ENDLESS:,} steps. Say how long it shall be: horizon=…, "
+                "or gymnasium.wrappers.TimeLimit."
+            )
+        if self.horizon is not None:
+            truncated = truncated | (self.moves >= self.horizon)
         self.done = terminated | truncated
         self.moves = np.where(self.done, 0, self.moves)
         self.finished = self.finished + self.done
@@ -120,16 +132,25 @@ class HostTrial:
     def _step(self, given):
         observation, reward, terminated, truncated, _ = self.env.step(given if self.many else given[0])
         reward = np.asarray(reward, float).reshape(self.lanes)
-        return observation, reward, *(np.asarray(x, bool).reshape(self.lanes) for x in (terminated, truncated))
+        ends = (np.asarray(x).reshape(self.lanes) for x in (terminated, truncated))
+        return (
+            observation,
+            reward,
+            *(self._flags(*each) for each in zip(("terminated", "truncated"), ends, strict=True)),
+        )
+
+    def _flags(self, name: str, found: np.ndarray) -> np.ndarray:
+        if found.dtype != bool and not np.isin(found, (0, 1)).all():
+            raise TypeError(f"expected {name} as a bool, got {found[0]!r}")
+        return found.astype(bool)
 
     def _asked(self, what: str, question: Any, *arguments: Any) -> Any:
         try:
             return question(*arguments)
         except Exception as error:
-            raise UserError(
-                f"{self._name} raised {type(error).__name__} in its {what}: {error}. Try it by itself with "
-                "gymnasium.utils.env_checker.check_env."
-            ) from error
+            said = str(error).strip().splitlines()
+            words = f"{type(error).__name__}{f': {said[0]}' if said else ''}"
+            raise UserError(f"{self._name} raised {words} in its {what}. {CHECKER}") from error
 
     def _given(self, actions: np.ndarray) -> np.ndarray:
         if not np.isfinite(actions).all():
@@ -139,8 +160,8 @@ class HostTrial:
         low, high = self.action_space.low, self.action_space.high
         return np.clip(actions.reshape(-1, *self.actions.shape), low, high).astype(self.action_space.dtype)
 
-    def _observed(self, shown: Any, what: str) -> np.ndarray:
-        """What was shown as floating-point numbers, `[lanes, ...]`."""
+    def _observed(self, shown: Any, what: str, over: np.ndarray | None = None) -> np.ndarray:
+        """What was shown as floating-point numbers, `[lanes, ...]`; where it is `over` they may be none."""
         try:
             shown = np.asarray(shown) if self.many else np.asarray(shown)[None]
         except ValueError as error:
@@ -149,7 +170,7 @@ class HostTrial:
         if shown.shape != expected:
             raise UserError(
                 f"{self._name} shows an observation of shape {shown.shape[1:]} in its {what}, where its "
-                f"observation_space says {expected[1:]}."
+                f"observation_space says {expected[1:]}. {CHECKER}"
             )
         if (not np.issubdtype(shown.dtype, np.number) and shown.dtype != bool) or np.iscomplexobj(shown):
             raise UserError(f"{self._name} shows observations of type {shown.dtype} in its {what}, not numbers.")
@@ -159,13 +180,16 @@ class HostTrial:
             if wrong.size:
                 raise UserError(
                     f"{self._name} shows {wrong[0]} in its {what}, where its observation_space has the integers from "
-                    f"{start} to {start + n - 1}."
+                    f"{start} to {start + n - 1}. {CHECKER}"
                 )
             return np.eye(n, dtype=np.float32)[shown.astype(int) - start]
         shown = _single(shown)
+        if over is not None and over.any():
+            shown = np.where(over.reshape(-1, *[1] * (shown.ndim - 1)), np.nan_to_num(shown), shown)
         if not np.isfinite(shown).all():
             raise UserError(
-                f"{self._name} shows {_first(shown)} in its {what}, which is no number (or none that float32 holds)."
+                f"{self._name} shows {_first(shown)} in its {what}, which is no number (or none that float32 holds). "
+                f"{CHECKER}"
             )
         return shown
 
@@ -189,17 +213,25 @@ class Adapted:
         self.agent, self.state, self.seen, self.returns = agent, state, seen, returns
         self._trial, self._key, self._fresh, self._step = trial, key, True, 0
 
-    def act(self, observation: Any, reward: float = 0.0, done: bool = False) -> Any:
+    def act(self, observation: Any, reward: Any = None, done: Any = False) -> Any:
         """The action for what one environment shows, as it takes it; remembers that it was shown.
 
         Args:
             observation: as the environment shows it.
-            reward: what the last action brought. Not for the first action of all.
+            reward: what the last action brought: an agent learns from it, so it must be told. Not for the first action
+                of all, which follows the adaptation.
             done: whether that ended an episode, of which `observation` begins the next.
+
+        Raises:
+            UserError: no reward, or one that is no number; an observation of another shape.
         """
         shown = self._trial._observed(observation if self._trial.many else np.asarray(observation), "use")
         if self._fresh:  # what the last action of the adaptation brought is known
             reward_seen, done_seen = self.seen.reward, self.seen.done
+        elif reward is None:
+            raise UserError(
+                "Say what the last action brought: act(observation, reward, done). The agent learns from it."
+            )
         else:
             reward_seen, done_seen = (np.broadcast_to(_single(x), (self._trial.lanes,)) for x in (reward, done))
             if not np.isfinite(reward_seen).all():
@@ -212,7 +244,7 @@ class Adapted:
         return given if self._trial.many else given[0]
 
 
-def adapt(agent: Any, env: Any, *, episodes: int = 3, seed: int = 0, horizon: int = HORIZON) -> Adapted:
+def adapt(agent: Any, env: Any, *, episodes: int = 3, seed: int = 0, horizon: int | None = None) -> Adapted:
     """The agent after so many episodes in an environment, in each lane of a vector environment by itself.
 
     Args:
@@ -221,7 +253,7 @@ def adapt(agent: Any, env: Any, *, episodes: int = 3, seed: int = 0, horizon: in
         env: see `HostTrial`.
         episodes: how many.
         seed: of the agent and of the environment's first reset.
-        horizon: steps after which an episode that does not end by itself is cut off.
+        horizon: steps after which an episode that does not end by itself is cut off, see `HostTrial`.
 
     Raises:
         UserError: an environment that the agent cannot act in, or that breaks (`HostTrial`).
@@ -261,10 +293,8 @@ def _check(agent: Any, trial: HostTrial) -> None:
     try:
         _, action = eqx.filter_eval_shape(lambda: agent.act(agent.start(key=key), seen, key=key))
     except Exception as error:
-        what = str(error).strip().splitlines()
         raise UserError(
-            f"The agent cannot act on {here}: {what[0] if what else type(error).__name__} It must have been trained in "
-            "an environment with the same."
+            f"The agent cannot act on {here}: it must have been trained in an environment with the same."
         ) from error
     whole = jnp.issubdtype(action.dtype, jnp.integer)
     wanted = () if isinstance(trial.actions, Discrete) else trial.actions.shape

@@ -1,5 +1,6 @@
 """Meta-World as worlds: one environment of Gymnasium per task, whose goal is hidden and stays."""
 
+import importlib.metadata
 from typing import Any
 
 try:
@@ -32,7 +33,7 @@ class MetaWorld:
         UserError: an unknown benchmark, split or environment.
     """
 
-    version = getattr(metaworld, "__version__", "3")
+    version = importlib.metadata.version("metaworld")
 
     def __init__(self, benchmark: str = "ML1", name: str | None = None, *, split: str = "train", seed: int = 0):
         if benchmark not in BENCHMARKS or split not in SPLITS:

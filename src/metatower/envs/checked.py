@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from metatower.core.errors import UserError
-from metatower.envs.protocol import Environment, Step
+from metatower.envs.protocol import Box, Discrete, Environment, Step
 
 
 def check_environment(environment: Any) -> None:
@@ -24,6 +24,10 @@ def check_environment(environment: Any) -> None:
         raise UserError(
             f"Expected an `Environment`, got {name}. For an environment of another library see `metatower.adapters`."
         )
+    if not isinstance(environment.actions, Discrete | Box):
+        raise UserError(f"{name}.actions: expected a Discrete or a Box, got {environment.actions!r}.")
+    if environment.horizon < 1:
+        raise UserError(f"{name}.horizon: expected at least 1 step per episode, got {environment.horizon}.")
     key = jax.eval_shape(lambda: jax.random.key(0))
     task = _called(f"{name}.sample_task(key)", environment.sample_task, key)
     where = f"{name}.reset(key, task)"
@@ -61,7 +65,8 @@ def _called(where: str, call: Callable, *arguments: Any) -> Any:
     except UserError:
         raise
     except Exception as error:  # whatever somebody's own environment may raise
-        raise UserError(f"{where} raised {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        what = str(error).strip().splitlines()
+        raise UserError(f"{where} raised {type(error).__name__}{f': {what[0]}' if what else ''}.") from error
 
 
 def _pair(where: str, second: str, found: Any) -> Any:

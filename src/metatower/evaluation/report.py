@@ -54,7 +54,7 @@ def keep(conclusion: Conclusion, folder: Path) -> None:
         draw(temporary)
 
 
-def write(folder: Path, drawn: dict[str, Figure], summary: dict[str, Any], about: str) -> Path:
+def write(folder: Path, drawn: dict[str, Figure], summary: dict[str, Any], about: str, use: str) -> Path:
     """Writes `report.html`, one page that needs nothing else.
 
     Args:
@@ -62,6 +62,7 @@ def write(folder: Path, drawn: dict[str, Figure], summary: dict[str, Any], about
         drawn: what `draw` gave.
         summary: what `summary.json` holds or will hold.
         about: what the run was, in plain words; paragraphs are separated by empty lines.
+        use: commands and code that use what was learned; "{run}" stands for the folder.
 
     Returns:
         The page.
@@ -77,7 +78,7 @@ def write(folder: Path, drawn: dict[str, Figure], summary: dict[str, Any], about
         for name, figure in drawn.items()
     ]
     page = folder / "report.html"
-    write_text(page, _page(folder, summary, about, conclusion, figures))
+    write_text(page, _page(folder, summary, about, use, conclusion, figures))
     return page
 
 
@@ -97,15 +98,15 @@ def _diagnosis(folder: Path) -> str:
     )
 
 
-def rewrite(folder: Path, about: str) -> Path:
-    """`draw` and `write`, for a run that is finished.
+def rewrite(folder: Path, about: str, use: str) -> Path:
+    """`draw` and `write`, for a run that is finished; `about` and `use` as for `write`.
 
     Raises:
         UserError: it is not.
     """
     if not (folder / "summary.json").exists():
         raise UserError(f"The run in {folder} is not finished: continue it with `{resume_command(folder)}`.")
-    return write(folder, draw(folder), read_json(folder / "summary.json"), about)
+    return write(folder, draw(folder), read_json(folder / "summary.json"), about, use)
 
 
 def _standard(folder: Path, conclusion: Conclusion) -> dict[str, Any]:
@@ -158,7 +159,9 @@ def plural(count: int, unit: str) -> str:
     return f"{count:,} {unit[:-1]}ies" if unit.endswith("y") and unit[-2:-1] not in "aeiou" else f"{count:,} {unit}s"
 
 
-def _page(folder: Path, summary: dict[str, Any], about: str, conclusion: Conclusion, figures: list[str]) -> str:
+def _page(
+    folder: Path, summary: dict[str, Any], about: str, use: str, conclusion: Conclusion, figures: list[str]
+) -> str:
     config = read_json(folder / "config.json")
     paragraphs = [" ".join(each.split()) for each in about.split("\n\n") if each.strip()]
     lead, *rest = paragraphs or [summary["recipe"]]
@@ -179,12 +182,7 @@ def _page(folder: Path, summary: dict[str, Any], about: str, conclusion: Conclus
 <section><h2>Use what was learned</h2>
 <p>The folder <code>{where}/model</code> holds the trained learner: its numbers in <code>model.safetensors</code>, the
 recipe that rebuilds it in <code>config.json</code>. It can be copied anywhere.</p>
-<pre>metatower evaluate {where}            # judge it again, on fresh tasks
-metatower evaluate --help                 # other data, your own folder of images among them</pre>
-<pre>import jax, metatower
-learner = metatower.load("{where}")
-state = learner.adapt(support, key=jax.random.key(0))   # learn from your data
-loss, metrics = learner.loss(state, query, key=jax.random.key(1))</pre></section>
+<pre>{html.escape(use.replace("{run}", str(folder)))}</pre></section>
 <section><details><summary>Every option of this run</summary>{_options(config)}</details></section>
 </main></body></html>
 """

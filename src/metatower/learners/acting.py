@@ -4,6 +4,7 @@ An `Agent` learns by remembering. Its `step` plays one episode of a `World`, its
 """
 
 import dataclasses
+import importlib
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -60,6 +61,19 @@ class Agent(Learner):
         memory, action, about = self.decide(state.memory, seen, key=key)
         score = state.score + about.get("log_probability", 0.0)
         return dataclasses.replace(state, memory=memory, score=score), action
+
+    def adapt(self, support: Any, *, key: PRNGKeyArray | None = None, **how: Any) -> Any:
+        """The state after `steps` episodes in a `World`, or what `adapters.gymnasium.adapt` gives for its environments.
+
+        Args:
+            support: a `World`, with `key`; or an environment of Gymnasium, with `episodes`, `seed` and `horizon`.
+        """
+        if isinstance(support, World):
+            if key is None or how:
+                raise TypeError("In a `World`, adapt takes `key` alone; `steps` of the agent says how many episodes.")
+            return super().adapt(support, key=key)
+        # by its name: adapters stand above learners, and only who uses this one needs Gymnasium
+        return importlib.import_module("metatower.adapters.gymnasium").adapt(self, support, **how)
 
     def step(self, state: Acting, data: World, *, key: PRNGKeyArray) -> Acting:
         return self._episode(state, data, key)[0]

@@ -34,6 +34,15 @@ class Recipe(ABC):
     """What the recipe is called on the command line."""
     acts: ClassVar[bool] = False
     """Whether its learner acts in worlds, and tasks are no examples."""
+    use: ClassVar[str] = """\
+metatower evaluate {run}            # judge it again, on fresh tasks
+metatower evaluate --help                 # other data, your own folder of images among them
+
+import jax, metatower
+learner = metatower.load("{run}")
+state = learner.adapt(support, key=jax.random.key(0))   # learn from your data
+loss, metrics = learner.loss(state, query, key=jax.random.key(1))"""
+    """Commands and code that use what a run has learned, for its report; "{run}" stands for the folder."""
 
     seed: int = 0
     """Chooses the initial numbers and the stream of tasks."""

@@ -72,7 +72,7 @@ def diagnose(folder: Path, *, episodes: int = 200, seed: int = 0, show: Progress
     _sureness(found, learner, tasks, how)
     _rates(found, learner)
     found.save(folder / report.DIAGNOSIS)
-    return found, report.rewrite(folder, recipe.about())
+    return found, report.rewrite(folder, recipe.about(), recipe.use)
 
 
 def _memory(found: Conclusion, learner: Learner, tasks: Tasks, chance: float, how: dict) -> None:

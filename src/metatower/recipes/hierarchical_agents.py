@@ -52,6 +52,11 @@ class HierarchicalAgents(Recipe):
 
     name: ClassVar[str] = "hierarchical-rl-agents"
     acts: ClassVar[bool] = True
+    use: ClassVar[str] = """\
+metatower evaluate {run} --seed 1   # judge it again, in fresh worlds
+
+import metatower
+learner = metatower.load("{run}")   # docs/meta-rl.md says what it does"""
 
     steps: int = 60
     distributions: int = 4

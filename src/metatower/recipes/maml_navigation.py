@@ -40,6 +40,11 @@ class MAMLNavigation(Recipe):
 
     name: ClassVar[str] = "maml-navigation"
     acts: ClassVar[bool] = True
+    use: ClassVar[str] = """\
+metatower evaluate {run} --seed 1   # judge it again, in fresh worlds
+
+import metatower
+learner = metatower.load("{run}")   # docs/meta-rl.md says what it does"""
 
     steps: int = 300
     batch: int = 20

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import jax
 import numpy as np
 
-from metatower.core import Learner, State, pick, put
+from metatower.core import Learner, State, Tasks, pick, put
 from metatower.core.errors import UserError
 from metatower.envs.protocol import Environment, Solvable
 from metatower.envs.told import told
@@ -47,6 +47,13 @@ class MetaRL(Recipe):
     """
 
     acts: ClassVar[bool] = True
+    use: ClassVar[str] = """\
+metatower evaluate {run} --seed 1   # judge it again, in fresh worlds
+
+import metatower
+agent = metatower.load("{run}")
+adapted = agent.adapt(env, episodes=3)   # learn in an environment of Gymnasium: pip install 'metatower[gymnasium]'
+print(adapted.returns)                   # of each episode"""
 
     episodes: int = 10
     """Episodes of one trial; the memory begins anew with each trial."""
@@ -67,7 +74,8 @@ class MetaRL(Recipe):
     entropy: float = 0.01
     """Weight of the policy's entropy."""
     settle: bool = False
-    """Whether that weight falls to zero with the rate, so that the agent ends by exploring on purpose alone."""
+    """With `--settle` that weight falls to zero with the rate, so that the agent ends by exploring on purpose alone;
+    with `--no-settle` it stays."""
     unit: float = 1.0
     """What rewards are counted in, in training, so that values are about 1."""
     signal: Literal["reward", "regret"] = "reward"
@@ -125,7 +133,7 @@ class MetaRL(Recipe):
         """What rewards are divided by before the network sees them."""
         return 1.0
 
-    def build(self) -> tuple[Any, Worlds]:
+    def build(self) -> tuple[Any, Tasks]:
         self.started()  # refused now if it cannot be
         return super().build()
 
@@ -155,10 +163,10 @@ class MetaRL(Recipe):
         started = self.started()
         return {"RL², untrained": self.agent()} if started is None else {"RL², as it began": started}
 
-    def with_absolute_paths(self) -> "MetaRL":
+    def with_absolute_paths(self) -> Recipe:
         absolute = super().with_absolute_paths()
         named = self.start is not None and not self.start.is_dir()  # an agent that comes with the package
-        return dataclasses.replace(absolute, start=self.start) if named else absolute
+        return dataclasses.replace(absolute, **{"start": self.start}) if named else absolute
 
     def trainer(self, agent: RL2) -> PPO:
         """How an agent is trained."""

@@ -14,6 +14,7 @@ from metatower.core.errors import UserError, resume_command
 from metatower.evaluation import report
 from metatower.evaluation.conclusion import Conclusion
 from metatower.recipes.base import Recipe
+from metatower.recipes.shipped import folder_of
 from metatower.training import checkpoint
 from metatower.training.files import clean, make_folder, new_folder, read_json, sole_user, to_json, write_json
 from metatower.training.loop import train
@@ -99,7 +100,7 @@ def execute(
                 "seed": recipe.seed,
                 **Conclusion.load(folder / CONCLUSION).summary(),
             }
-            report.write(folder, drawn, summary, about=recipe.about())
+            report.write(folder, drawn, summary, about=recipe.about(), use=recipe.use)
             write_json(folder / SUMMARY, summary)
     return read_json(folder / SUMMARY)
 
@@ -206,12 +207,14 @@ def _check_model(recipe: Recipe, folder: Path) -> None:
 
 
 def load(path: Path | str) -> Learner:
-    """The trained learner of a run folder, or of a copy of its `model` folder. No code is run from the files.
+    """The trained learner of a run folder, of a copy of its `model` folder, or of a model that comes with the package.
+
+    No code is run from the files.
 
     Raises:
         UserError: missing, unfinished, truncated, foreign or changed files.
     """
-    folder = Path(path)
+    folder = folder_of(Path(path))
     if (folder / MODEL).exists():
         folder = (folder / MODEL).parent
     recipe = recipe_of(folder)
@@ -226,7 +229,7 @@ def load(path: Path | str) -> Learner:
     with recipe.building():
         like = eqx.filter_eval_shape(build)
     learner, _ = load_arrays(file, like, record=CONFIG)
-    run = Path(path)
+    run = folder_of(Path(path))
     if run != folder and (run / CONFIG).exists():
         _check_model(recipe_of(run), run)
     return learner
