@@ -7,11 +7,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from metatower import sgd
 from metatower.core.errors import UserError
 from metatower.envs import Discrete, Environment, Worlds, check_environment
 from metatower.envs.protocol import running
 from metatower.evaluation.trials import judge_trials
+from metatower.learners import PPO, rl2
 from metatower.learners.informed import Random
+from metatower.training.failure import NonFinite
+from metatower.training.loop import train
 
 
 class Lamp(Environment):
@@ -106,3 +110,14 @@ def test_rewards_that_are_no_numbers_are_found_where_agents_are_judged():
     assert judge_trials(Random(Discrete(2)), Lamp(), **how)["return"].shape == (8,)
     with pytest.raises(UserError, match=r"Trial \d of seed 0 in Lamp gained nan, and \d more of 8 no number either"):
         judge_trials(Random(Discrete(2)), Lamp(wrong=unpaid), **how)
+
+
+def test_rewards_that_are_no_numbers_are_named_where_they_stop_a_training():
+    def unpaid(state, step):
+        return state, answer(reward=jnp.where(step.reward > 0, jnp.nan, 0.0))
+
+    lamp = Lamp(wrong=unpaid)
+    ppo = PPO(rl2(lamp, key=jax.random.key(0), size=4), sgd(0.1), 1, trials=8, minibatches=2)
+    with pytest.raises(NonFinite, match=r"rewards of Lamp `step` .* Rewards are the environment's") as found:
+        train(ppo, Worlds(lamp), steps=1, seed=0)
+    assert "lower rate" not in str(found.value)

@@ -126,7 +126,7 @@ def test_every_recipe_can_be_built(name):
 def test_options_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="10 trials do not make 4 minibatches"):
         find("rl2-bandits")(trials=10).build()
-    with pytest.raises(UserError, match="expected --arms of at least 1"):
+    with pytest.raises(UserError, match="expected --arms of at least 2"):
         find("rl2-bandits")(arms=0)
     with pytest.raises(UserError, match="expected --discount from 0 to 1, got 2"):
         find("rl2-bandits")(discount=2.0)

@@ -1,6 +1,7 @@
 """Proximal policy optimisation over whole trials."""
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -174,6 +175,12 @@ class PPO(Learner):
         played = self._play(self.result(state), data, key, self.judged or self.trials)
         returns = self._mean(jnp.sum(played.outcome.reward, axis=1))
         return -returns, {"return": returns}
+
+    def stages(self, state: Practice, data: Tasks, *, key: PRNGKeyArray) -> dict[str, PyTree]:
+        key_play, _ = fork(key, 2)
+        rewards = self._play(self.result(state), data, key_play, self.trials).outcome.reward
+        worlds = type(getattr(data, "environment", data)).__name__
+        return OrderedDict({f"rewards of {worlds}": {"step": rewards}, **super().stages(state, data, key=key)})
 
     def result(self, state: Practice) -> RL2:
         """The agent with the leaves that `state` has reached."""

@@ -159,8 +159,8 @@ learner = metatower.load("{run}")   # docs/meta-rl.md says what it does"""
         if self.outer == "proximal":
             order = f"ProMP, {self.epochs} proximal steps per batch"
         return [
-            f"Exact: who stays gains {stay_return(Navigation()):.2f}, the most without adapting; who knows the goal "
-            f"{oracle_return(Navigation()):.2f}.",
+            f"Exact: who stays gains {stay_return(Navigation()):.2f}, hardly less than the most without adapting; who "
+            f"knows the goal {oracle_return(Navigation()):.2f}.",
             f"{self.steps:,} meta-steps of {self.batch} worlds, {self.trajectories} episodes to adapt to and as "
             f"many to be judged on; {self.inner_steps} inner step(s) from {self.inner_rate:g}, one learned per leaf, "
             f"and {self.later:g} times that from step to step beyond; "

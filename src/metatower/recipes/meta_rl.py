@@ -95,7 +95,12 @@ print(adapted.returns)                   # of each episode"""
 
     def check(self) -> None:
         super().check()
-        self.at_least_one("episodes", "trials", "minibatches", "epochs", "size", "judged")
+        self.at_least_one("episodes", "trials", "minibatches", "epochs", "size")
+        if self.judged < 2:
+            raise UserError(
+                f"{self.name}: expected at least 2 trials to judge on (--judged; of `evaluate` --episodes), for "
+                f"intervals; got {self.judged}."
+            )
         self.above_zero("rate", "unit")
         if self.chunk is not None:
             self.at_least_one("chunk")
@@ -166,7 +171,8 @@ print(adapted.returns)                   # of each episode"""
     def with_absolute_paths(self) -> Recipe:
         absolute = super().with_absolute_paths()
         named = self.start is not None and not self.start.is_dir()  # an agent that comes with the package
-        return dataclasses.replace(absolute, **{"start": self.start}) if named else absolute
+        changes: dict[str, Any] = {"start": self.start} if named else {}
+        return dataclasses.replace(absolute, **changes)
 
     def trainer(self, agent: RL2) -> PPO:
         """How an agent is trained."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metatower.core.errors import UserError
 from metatower.core.keys import fork
 from metatower.envs.bandit import BernoulliBandit
 from metatower.envs.protocol import Environment
@@ -52,7 +53,10 @@ class RL2Bandits(MetaRL):
 
     def check(self) -> None:
         super().check()
-        self.at_least_one("arms")
+        if self.arms < 2:
+            raise UserError(
+                f"{self.name}: expected --arms of at least 2, as there is nothing to choose; got {self.arms}."
+            )
 
     def environment(self) -> BernoulliBandit:
         return BernoulliBandit(self.arms)

@@ -22,6 +22,7 @@ ADVICE = (
     "Try a lower rate at that storey, a clip (`clip(rule, 1.0)`), or other bounds on the tasks; `Positive` rates "
     "learned quickly can run away."
 )
+WORLDS = "Rewards are the environment's: look at what pays there."
 
 
 class NonFinite(UserError):  # noqa: N818 (as in "non-finite value")
@@ -64,9 +65,10 @@ def examine(
     except Exception as error:  # whatever a foreign learner may raise must not hide what is reported here
         fault, why = None, f"it could not be done again: {type(error).__name__}: {error}"
     found = f"First seen: {fault}. Steps and tasks are counted from 0." if fault else f"The step has no details: {why}."
+    advice = WORLDS if fault and fault.what.startswith("rewards") else ADVICE
     message = (
         f"Non-finite {'loss' if not good[1] else 'state'} at storey {learner.height}, step {step} "
-        f"(key {hex_of(numbers_of(key))}): leaf `{leaf}`. {found} {ADVICE}"
+        f"(key {hex_of(numbers_of(key))}): leaf `{leaf}`. {found} {advice}"
     )
     if folder is None:
         return NonFinite(message, fault, step, None)
