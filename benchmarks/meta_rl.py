@@ -56,7 +56,7 @@ def bandit(pulls: int, arms: int, target: float, published: float, **options: An
 LONG = {"memory": "attention", "signal": "regret", "trace": 0.95, "discount": 0.999, "trials": 256, "minibatches": 4}
 HUNDRED = {**LONG, "rate": 1e-3, "entropy": 0.03, "unit": 5.0, "chunk": 8}
 FIVE_HUNDRED = {**HUNDRED, "steps": 600, "discount": 1.0, "trials": 128, "unit": 10.0}
-FINE = {"steps": 60, "rate": 2e-4, "trace": 0.97, "trials": 128, "chunk": 2}
+FINE = {"trace": 0.97, "settle": True, "chunk": 2}
 SETTINGS = {
     "bandit-10-5": bandit(10, 5, 6.60, 6.7),
     "bandit-10-10": bandit(10, 10, 6.65, 6.7),
@@ -66,8 +66,11 @@ SETTINGS = {
     "bandit-100-50": bandit(100, 50, 84.5, 84.9, **{**HUNDRED, "entropy": 0.01}),
     "bandit-500-5": bandit(500, 5, 401, 401.6, **FIVE_HUNDRED),
     "mdp-10": Setting("rl2-mdps", {}, 156, 156.2),
-    "mdp-25": Setting("rl2-mdps", {"episodes": 25}, 445, 445.7),
-    "mdp-50": Setting("rl2-mdps", {"episodes": 50, "settle": True, **FINE}, 930, 936.1, after="mdp-25"),
+    "mdp-25": Setting("rl2-mdps", {"episodes": 25, "steps": 150, **FINE, "rate": 3e-4}, 445, 445.7, after="mdp-10"),
+    "mdp-25-fresh": Setting("rl2-mdps", {"episodes": 25}, 445, 445.7),
+    "mdp-50": Setting(
+        "rl2-mdps", {"episodes": 50, "steps": 60, "trials": 128, **FINE, "rate": 2e-4}, 930, 936.1, after="mdp-25-fresh"
+    ),
     "gridnavi": Setting("rl2-gridnavi", aim="at least 3.5 in episode 1, 10 in episode 4"),
     "navigation": Setting("maml-navigation", aim="at least −15 after 1 step, −10 after 3"),
     "arm": Setting("rl2-arm", aim="60 % of the gap between domain randomisation and the oracle, extrapolating, too"),
