@@ -55,17 +55,14 @@ def bandit(pulls: int, arms: int, target: float, published: float, after: str | 
 
 LONG = {"memory": "attention", "signal": "regret", "trace": 0.95, "discount": 0.999, "trials": 256, "minibatches": 4}
 HUNDRED = {**LONG, "rate": 1e-3, "entropy": 0.03, "unit": 5.0, "chunk": 8}
-FINER = {**HUNDRED, "steps": 150, "rate": 2e-4, "entropy": 0.01, "trace": 0.98}
 FIVE_HUNDRED = {**HUNDRED, "steps": 600, "discount": 1.0, "trials": 128, "unit": 10.0}
 FINE = {"trace": 0.97, "settle": True, "chunk": 2}
 SETTINGS = {
     "bandit-10-5": bandit(10, 5, 6.60, 6.7, seeds=THREE),
     "bandit-10-10": bandit(10, 10, 6.65, 6.7, seeds=THREE),
     "bandit-10-5-ablated": Setting("rl2-bandits", {"ablate": True}),
-    "bandit-100-5": bandit(100, 5, 78.3, 78.7, **FINER, after="bandit-100-5-fresh"),
-    "bandit-100-5-fresh": bandit(100, 5, 78.3, 78.7, **HUNDRED),
-    "bandit-100-10": bandit(100, 10, 83.0, 83.5, **FINER, after="bandit-100-10-fresh"),
-    "bandit-100-10-fresh": bandit(100, 10, 83.0, 83.5, **{**HUNDRED, "chunk": None}),
+    "bandit-100-5": bandit(100, 5, 78.3, 78.7, **HUNDRED),
+    "bandit-100-10": bandit(100, 10, 83.0, 83.5, **{**HUNDRED, "chunk": None}),
     "bandit-100-50": bandit(100, 50, 84.5, 84.9, **{**HUNDRED, "entropy": 0.01}),
     "bandit-500-5": bandit(500, 5, 401, 401.6, **FIVE_HUNDRED),
     "mdp-10": Setting("rl2-mdps", {}, 156, 156.2),
