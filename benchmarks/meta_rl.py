@@ -48,10 +48,14 @@ class Setting:
         return command(self.recipe, self.options | ({"start": f"runs/{self.after}"} if self.after else {}))
 
 
-def bandit(pulls: int, arms: int, target: float, published: float, after: str | None = None, **options: Any) -> Setting:
+def bandit(
+    pulls: int, arms: int, target: float, published: float, seeds: tuple[int, ...] = (0,), **options: Any
+) -> Setting:
     """Bandits of so many arms, in trials of so many pulls."""
-    return Setting("rl2-bandits", {"arms": arms, "episodes": pulls, **options}, target, published, after=after)
+    return Setting("rl2-bandits", {"arms": arms, "episodes": pulls, **options}, target, published, seeds=seeds)
 
+
+THREE = (0, 1, 2)
 
 LONG = {"memory": "attention", "signal": "regret", "trace": 0.95, "discount": 0.999, "trials": 256, "minibatches": 4}
 HUNDRED = {**LONG, "rate": 1e-3, "entropy": 0.03, "unit": 5.0, "chunk": 8}
