@@ -148,6 +148,7 @@ def page(rows: list[dict[str, Any]]) -> str:
     lines = ["# Meta-RL: results", "", "Written by `python -m benchmarks.meta_rl`; machine, versions and rows are in"]
     lines.append("`benchmarks/results/meta_rl.json`. Seconds: training and judging together. The last column is")
     lines += ["by how much an agent gains less than the one it is compared with, in the same trials.", ""]
+    lines += ["`--start runs/X` stands for the run of section X.", ""]
     for setting in dict.fromkeys(row["setting"] for row in rows):
         mine = [row for row in rows if row["setting"] == setting]
         first = mine[0]

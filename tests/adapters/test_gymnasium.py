@@ -318,7 +318,7 @@ def test_an_episode_that_should_have_ended_by_itself_is_told(monkeypatch):
     monkeypatch.setattr("metatower.adapters.gymnasium.ENDLESS", 20)
     with pytest.raises(UserError, match=r"Doors has not ended its episode after 20 steps\. Say how long"):
         adapt(Recorder(), Doors(length=10**9))
-    assert adapt(Recorder(), Doors(length=19), episodes=2).returns.shape == (2, 1)
+    assert adapt(Recorder(), Doors(length=20), episodes=2).returns.shape == (2, 1)
 
 
 def test_an_agent_adapts_where_its_own_method_is_asked():
@@ -340,15 +340,17 @@ def test_after_its_first_action_an_agent_must_be_told_what_the_last_one_brought(
     adapted.act(np.zeros(0), 0.5)
 
 
-def test_what_a_lane_shows_after_its_trial_does_not_count():
+def test_what_a_lane_does_after_its_trial_does_not_count(monkeypatch):
     class Fading(Doors):
         def step(self, action):
-            shown, *rest = super().step(action)
-            return (shown if self.time <= self.length else np.full(2, np.nan), *rest)
+            shown, reward, terminated, _, about = super().step(action)
+            shown = shown if self.time <= self.length else np.full(2, np.nan)
+            return shown, reward, terminated, self.time == self.length, about
 
-    makers = [lambda n=n: Fading(length=n, seen=(2,)) for n in (2, 6)]
+    monkeypatch.setattr("metatower.adapters.gymnasium.ENDLESS", 12)  # the first lane goes on for 16 steps
+    makers = [lambda n=n: Fading(length=n, seen=(2,)) for n in (1, 9)]
     env = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
-    assert adapt(Recorder(), env, episodes=1).returns.shape == (1, 2)
+    assert adapt(Recorder(), env, episodes=2).returns.shape == (2, 2)
 
 
 def test_numbered_observations_that_cannot_be_are_told():

@@ -130,6 +130,8 @@ def test_options_that_cannot_be_are_refused():
         find("rl2-bandits")(arms=0)
     with pytest.raises(UserError, match="expected --discount from 0 to 1, got 2"):
         find("rl2-bandits")(discount=2.0)
+    with pytest.raises(UserError, match="what --start does not"):
+        find("rl2-bandits")(ablate=True, start=Path("rl2-bandit-10-5"))
     with pytest.raises(UserError, match="there is no --ablate"):
         find("rl2-arm")(ablate=True)
 

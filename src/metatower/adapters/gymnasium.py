@@ -98,14 +98,14 @@ class HostTrial:
                 f"{given}. {CHECKER}"
             )
         self.moves = self.moves + 1
-        if self.horizon is None and (self.moves >= ENDLESS).any():
+        if self.horizon is not None:
+            truncated = truncated | (self.moves >= self.horizon)
+        self.done = terminated | truncated
+        if self.horizon is None and (~over & ~self.done & (self.moves >= ENDLESS)).any():
             raise UserError(
                 f"{self._name} has not ended its episode after {ENDLESS:,} steps. Say how long it shall be: horizon=…, "
                 "or gymnasium.wrappers.TimeLimit."
             )
-        if self.horizon is not None:
-            truncated = truncated | (self.moves >= self.horizon)
-        self.done = terminated | truncated
         self.moves = np.where(self.done, 0, self.moves)
         self.finished = self.finished + self.done
         finished = self.finished >= self.episodes
@@ -132,14 +132,10 @@ class HostTrial:
     def _step(self, given):
         observation, reward, terminated, truncated, _ = self.env.step(given if self.many else given[0])
         reward = np.asarray(reward, float).reshape(self.lanes)
-        ends = (np.asarray(x).reshape(self.lanes) for x in (terminated, truncated))
-        return (
-            observation,
-            reward,
-            *(self._flags(*each) for each in zip(("terminated", "truncated"), ends, strict=True)),
-        )
+        return observation, reward, self._flags("terminated", terminated), self._flags("truncated", truncated)
 
-    def _flags(self, name: str, found: np.ndarray) -> np.ndarray:
+    def _flags(self, name: str, found: Any) -> np.ndarray:
+        found = np.asarray(found).reshape(self.lanes)
         if found.dtype != bool and not np.isin(found, (0, 1)).all():
             raise TypeError(f"expected {name} as a bool, got {found[0]!r}")
         return found.astype(bool)

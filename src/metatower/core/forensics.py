@@ -41,7 +41,7 @@ class Fault:
     """The first number that was not finite."""
 
     what: str
-    """"task data", "loss", "query loss", "gradient" or "state"."""
+    """"task data", "loss", "query loss", "gradient" or "state"; "rewards of" an environment."""
     leaf: str
     """Name of the first bad array."""
     storey: int

@@ -67,6 +67,10 @@ class Agent(Learner):
 
         Args:
             support: a `World`, with `key`; or an environment of Gymnasium, with `episodes`, `seed` and `horizon`.
+
+        Raises:
+            UserError: an environment that the agent cannot act in, or that breaks.
+            ImportError: Gymnasium is not installed.
         """
         if isinstance(support, World):
             if key is None or how:

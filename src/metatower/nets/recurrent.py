@@ -65,7 +65,7 @@ class GRU(Memory):
         return jnp.zeros(self.outputs, self.across.dtype)
 
     def __call__(self, memory, x):
-        # gate by gate: a function of slices of its argument is not vectorised on CPUs
+        # gate by gate, so that nothing that was computed has to be sliced
         new, old = (jnp.split(part, 3) for part in (x @ self.inside + self.bias, memory @ self.across))
         reset, keep = (jax.nn.sigmoid(n + o) for n, o in zip(new[:2], old[:2], strict=True))
         candidate = jnp.tanh(new[2] + reset * (old[2] + self.candidate))

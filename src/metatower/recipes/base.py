@@ -21,6 +21,14 @@ LEAST_PIXELS, MOST_PIXELS = 4, 256
 """Along a side. Letters are drawn at 28 and Omniglot's at 105, so that more shows nothing new and fills the memory."""
 
 
+IN_WORLDS = """\
+metatower evaluate {run} --seed 1   # judge it again, in fresh worlds
+
+import metatower
+learner = metatower.load("{run}")   # docs/meta-rl.md says what it does"""
+"""`Recipe.use` of learners that act."""
+
+
 @dataclass(frozen=True)
 class Recipe(ABC):
     """A complete run: what is trained, on what, and how it is judged.

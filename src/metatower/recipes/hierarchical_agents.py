@@ -20,7 +20,7 @@ from metatower.gradients import Evolution
 from metatower.learners import PPO, Coached, rl2
 from metatower.learners.coached import levers
 from metatower.nets.coach import LEVERS, Coach, Drift, ManagerCoach, Wanderer, resting
-from metatower.recipes.base import Recipe
+from metatower.recipes.base import IN_WORLDS, Recipe
 from metatower.rules import adam, anneal, clip
 from metatower.training.files import make_folder, read_json, write_json
 from metatower.training.progress import Progress
@@ -52,11 +52,7 @@ class HierarchicalAgents(Recipe):
 
     name: ClassVar[str] = "hierarchical-rl-agents"
     acts: ClassVar[bool] = True
-    use: ClassVar[str] = """\
-metatower evaluate {run} --seed 1   # judge it again, in fresh worlds
-
-import metatower
-learner = metatower.load("{run}")   # docs/meta-rl.md says what it does"""
+    use: ClassVar[str] = IN_WORLDS
 
     steps: int = 60
     distributions: int = 4

@@ -19,7 +19,7 @@ from metatower.evaluation.episodes import adaptation_scores
 from metatower.evaluation.statistics import interval
 from metatower.gradients import FirstOrder, Unrolled
 from metatower.learners import ProMP, maml_rl
-from metatower.recipes.base import Recipe
+from metatower.recipes.base import IN_WORLDS, Recipe
 from metatower.rules import adam, anneal, clip, per_step, rates_for, sgd
 from metatower.rules.common import PerLeaf
 from metatower.training.progress import Progress
@@ -40,11 +40,7 @@ class MAMLNavigation(Recipe):
 
     name: ClassVar[str] = "maml-navigation"
     acts: ClassVar[bool] = True
-    use: ClassVar[str] = """\
-metatower evaluate {run} --seed 1   # judge it again, in fresh worlds
-
-import metatower
-learner = metatower.load("{run}")   # docs/meta-rl.md says what it does"""
+    use: ClassVar[str] = IN_WORLDS
 
     steps: int = 300
     batch: int = 20

@@ -22,7 +22,6 @@ from metatower.learners.ppo import PPO
 from metatower.learners.rl2 import RL2, rl2
 from metatower.recipes.base import Recipe
 from metatower.recipes.run import load
-from metatower.recipes.shipped import folder_of
 from metatower.rules import adam, anneal, clip
 from metatower.training.loop import train
 from metatower.training.progress import Progress, Silent
@@ -101,6 +100,8 @@ print(adapted.returns)                   # of each episode"""
                 f"{self.name}: expected at least 2 trials to judge on (--judged; of `evaluate` --episodes), for "
                 f"intervals; got {self.judged}."
             )
+        if self.ablate and self.start:
+            raise UserError(f"{self.name}: --ablate trains from fresh weights what --start does not. Take one of them.")
         self.above_zero("rate", "unit")
         if self.chunk is not None:
             self.at_least_one("chunk")
@@ -155,7 +156,7 @@ print(adapted.returns)                   # of each episode"""
         """What training goes on from, if not from fresh weights."""
         if self.start is None:
             return None
-        fresh, found = self.agent(), load(folder_of(self.start))
+        fresh, found = self.agent(), load(self.start)
         if not isinstance(found, RL2) or _form(found) != _form(fresh):
             raise UserError(
                 f"--start {self.start}: expected an RL² agent with memory {self.memory!r} of {self.size} units that "

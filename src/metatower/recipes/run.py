@@ -214,7 +214,7 @@ def load(path: Path | str) -> Learner:
     Raises:
         UserError: missing, unfinished, truncated, foreign or changed files.
     """
-    folder = folder_of(Path(path))
+    run = folder = folder_of(Path(path))
     if (folder / MODEL).exists():
         folder = (folder / MODEL).parent
     recipe = recipe_of(folder)
@@ -229,7 +229,6 @@ def load(path: Path | str) -> Learner:
     with recipe.building():
         like = eqx.filter_eval_shape(build)
     learner, _ = load_arrays(file, like, record=CONFIG)
-    run = folder_of(Path(path))
     if run != folder and (run / CONFIG).exists():
         _check_model(recipe_of(run), run)
     return learner
