@@ -70,6 +70,7 @@ class TestComplaints:
         [
             (["trian"], "Did you mean `metatower train`?"),
             (["train", "maml-sinusiod"], "Did you mean maml-sinusoid?"),
+            (["train", "rl2"], "Did you mean rl2-bandits or rl2-mdps or rl2-arm or rl2-gridnavi?"),
             (["train", "zzz"], "`metatower list` shows them all"),
             (["plan", "zzz"], "no recipe 'zzz'"),
             (["plan", "maml-sinusoid", "--memory", "much"], "such as 512MB or 2GB, got 'much'"),

@@ -38,6 +38,9 @@ def test_a_bandit_run_ends_with_its_references_their_pairs_and_the_exact_optimum
     assert {row.against for row in conclusion.paired} == set(rows) - {"RL²"}
     assert any("Bayes-optimal, exact: 2.3472" in note for note in conclusion.notes)
     assert any("linear map" in note for note in conclusion.notes)
+    assert conclusion.figures["regret"].levels == {
+        "least at the end (exact)": pytest.approx(4 * 3 / 4 - 2.3472, abs=1e-4)
+    }
     regret = conclusion.figures["regret"].series
     assert np.all(np.diff(regret["random"].mean) > 0)
     np.testing.assert_allclose(regret["knows the arms"].mean, 0, atol=1e-6)

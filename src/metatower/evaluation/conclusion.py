@@ -64,6 +64,8 @@ class Curves:
     """Means and bounds, each `[points]`; x is 0, 1, 2, ... unless given."""
     x: np.ndarray | None = None
     log: bool = False
+    levels: dict[str, float] = field(default_factory=dict)
+    """What is known exactly, drawn as level lines."""
 
 
 @dataclass(frozen=True)

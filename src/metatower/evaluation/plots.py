@@ -97,13 +97,15 @@ def curves(data: Curves) -> Figure:
         few = len(x) <= 30
         ax.plot(x, band.mean, color=colour, label=name, marker="o" if few else None, markersize=3.5, linewidth=1.6)
         ax.fill_between(x, *_finite(band.lo, band.hi, data.log), color=colour, alpha=0.18, linewidth=0)
+    for name, level in data.levels.items():
+        ax.axhline(level, color=COLOURS[4], linestyle="--", linewidth=1.0, label=name)
     if data.y_label in SHARES:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     if data.log and any(np.any(np.asarray(band.mean) > 0) for band in data.series.values()):
         ax.set_yscale("log")
     ax.set_xlabel(data.x_label)
     ax.set_ylabel(data.y_label)
-    if len(data.series) > 1:
+    if len(data.series) + len(data.levels) > 1:
         ax.legend()
     return figure
 

@@ -61,6 +61,7 @@ def find(name: str) -> type[Recipe]:
     """
     if name in RECIPES:
         return RECIPES[name]
-    near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.5)
-    guess = f" Did you mean {near[0]}?" if near else ""
+    near = [each for each in RECIPES if name and each.startswith(name)]  # `rl2` may mean any of its recipes
+    near = near or difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.5)
+    guess = f" Did you mean {' or '.join(near)}?" if near else ""
     raise UserError(f"There is no recipe {name!r}.{guess} `metatower list` shows them all: {', '.join(RECIPES)}.")

@@ -102,6 +102,12 @@ class RL2Bandits(MetaRL):
         feasible = self.episodes <= EXACT.get(self.arms, 10)
         return bayes_optimal_value(self.episodes, self.arms) if feasible else None
 
+    def least_regret(self) -> dict[str, float]:
+        """The least that any agent can regret by the end of a trial, on average, where it can be computed."""
+        if self.bayes_optimal is None:
+            return {}
+        return {"least at the end (exact)": known_best_value(self.episodes, self.arms) - self.bayes_optimal}
+
     def also(self):
         return regret
 
@@ -119,6 +125,7 @@ class RL2Bandits(MetaRL):
             "regret",
             {name: interval(np.cumsum(each["regret"], axis=1)) for name, each in scores.items()},
             np.arange(1, self.episodes + 1),
+            levels=self.least_regret(),
         )
         conclusion.figures.pop("episodes", None)  # of one pull each: the regret shows it better
         mine = interval(np.sum(scores["RL²"]["regret"], axis=1))
@@ -135,23 +142,29 @@ class RL2Bandits(MetaRL):
 
     def look_inside(self, conclusion: Conclusion, artefact: RL2) -> None:
         super().look_inside(conclusion, artefact)
-        untrained = self.decoded(self.agent())
-        for name, r2 in self.decoded(artefact).items():
+        untrained = self.decoded(self.agent(), artefact)
+        for name, r2 in self.decoded(artefact, artefact).items():
             conclusion.notes.append(
                 f"A linear map reads {name} off the memory with R² = {r2:.2f}, on trials kept apart; off that of the "
-                f"untrained network, which does other things, with {untrained[name]:.2f}."
+                f"untrained network, which saw the same trials, with {untrained[name]:.2f}."
             )
 
-    def decoded(self, agent: RL2) -> dict[str, float]:
-        """How much of the true posterior a linear map finds in the memory: R² on trials kept apart."""
+    def decoded(self, reader: RL2, player: RL2) -> dict[str, float]:
+        """How much of the true posterior a linear map finds in the memory of `reader`: R² on trials kept apart.
+
+        Args:
+            reader: sees all that `player` sees and does.
+            player: acts.
+        """
 
         @eqx.filter_jit
-        def one(agent, environment, key):
+        def one(agents, environment, key):
+            reader, player = agents
             key_task, key_play = fork(key, 2)
             task = environment.sample_task(key_task)
-            played = play(agent, Trial(environment, episodes=self.episodes), task, key=key_play)
-            told = jax.vmap(agent.told)(played.seen)
-            said = agent.net.memory.over(agent.net.start(), told)[1]
+            played = play(player, Trial(environment, episodes=self.episodes), task, key=key_play)
+            told = jax.vmap(reader.told)(played.seen)
+            said = reader.net.memory.over(reader.net.start(), told)[1]
             pulled = jnp.cumsum(played.seen.action, axis=0)
             won = jnp.cumsum(played.seen.action * played.seen.reward[:, None], axis=0)
             mean = (1 + won) / (2 + pulled)
@@ -159,7 +172,7 @@ class RL2Bandits(MetaRL):
 
         environment = self.environment()
         keys = episode_keys(self.seed_for(1), 0, PROBED)
-        said, truth = jax.device_get(eqx.filter_vmap(one, in_axes=(None, None, 0))(agent, environment, keys))
+        said, truth = jax.device_get(eqx.filter_vmap(one, in_axes=(None, None, 0))((reader, player), environment, keys))
         return {name: linear_probe(said, values) for name, values in truth.items()}
 
 
