@@ -89,23 +89,29 @@ def _styled(painter):
 
 @_styled
 def curves(data: Curves) -> Figure:
-    """Lines with bands of confidence."""
-    figure, axes = _figure(6.4, 3.4)
+    """Lines with bands of confidence; where there are many, their names stand beside, in the order of their ends."""
+    many = len(data.series) + len(data.levels) > 6
+    figure, axes = _figure(8.4 if many else 6.4, 3.4)
     ax: Axes = axes[0, 0]
-    for (name, band), colour in zip(data.series.items(), _colours(), strict=False):
+    for place, ((name, band), colour) in enumerate(zip(data.series.items(), _colours(), strict=False)):
         x = np.arange(len(band.mean)) if data.x is None else data.x
-        few = len(x) <= 30
-        ax.plot(x, band.mean, color=colour, label=name, marker="o" if few else None, markersize=3.5, linewidth=1.6)
+        few, dash = len(x) <= 30, "-" if place < len(COLOURS) else "--"  # a colour comes back with another dash
+        ax.plot(
+            x, band.mean, dash, color=colour, label=name, marker="o" if few else None, markersize=3.5, linewidth=1.6
+        )
         ax.fill_between(x, *_finite(band.lo, band.hi, data.log), color=colour, alpha=0.18, linewidth=0)
     for name, level in data.levels.items():
-        ax.axhline(level, color=COLOURS[4], linestyle="--", linewidth=1.0, label=name)
+        ax.axhline(level, color=_INK, linestyle=":", linewidth=1.2, label=name)
     if data.y_label in SHARES:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     if data.log and any(np.any(np.asarray(band.mean) > 0) for band in data.series.values()):
         ax.set_yscale("log")
     ax.set_xlabel(data.x_label)
     ax.set_ylabel(data.y_label)
-    if len(data.series) + len(data.levels) > 1:
+    if many:
+        lines = sorted(ax.get_legend_handles_labels()[0], key=lambda line: -np.asarray(line.get_ydata(), float)[-1])
+        figure.legend(handles=lines, loc="outside right upper")
+    elif len(data.series) + len(data.levels) > 1:
         ax.legend()
     return figure
 
