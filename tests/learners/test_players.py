@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metatower import sgd
-from metatower.learners.players import enter, play
+from metatower.learners.players import enter, move_all
 from metatower.nets.discriminator import gradient_penalty, relativistic
 
 
@@ -16,7 +16,7 @@ def test_each_moves_by_its_own_loss_from_where_both_were():
         "one": lambda leaves: (leaves["one"][0] * leaves["two"][0], {}),
         "two": lambda leaves: (leaves["one"][0] * leaves["two"][0] ** 2, {"seen": leaves["one"][0]}),
     }
-    moved, metrics = play(players, {"one": sgd(0.1), "two": sgd(0.1)}, losses)
+    moved, metrics = move_all(players, {"one": sgd(0.1), "two": sgd(0.1)}, losses)
     np.testing.assert_allclose(moved["one"].leaves[0], 1 - 0.1 * 2)
     np.testing.assert_allclose(moved["two"].leaves[0], 2 - 0.1 * 2 * 1 * 2)
     assert metrics["one"] == 2.0
@@ -26,7 +26,7 @@ def test_each_moves_by_its_own_loss_from_where_both_were():
 
 def test_players_that_do_not_match_are_refused():
     with pytest.raises(ValueError, match=r"the same players, got \['one'\]"):
-        play({"one": enter([jnp.ones(1)], sgd(0.1))}, {"two": sgd(0.1)}, {})
+        move_all({"one": enter([jnp.ones(1)], sgd(0.1))}, {"two": sgd(0.1)}, {})
 
 
 def dirac(penalty: float, steps: int = 3000) -> np.ndarray:
@@ -50,7 +50,7 @@ def dirac(penalty: float, steps: int = 3000) -> np.ndarray:
 
     @jax.jit
     def run(players):
-        return jax.lax.scan(lambda p, _: (play(p, rules, losses)[0], None), players, None, steps)[0]
+        return jax.lax.scan(lambda p, _: (move_all(p, rules, losses)[0], None), players, None, steps)[0]
 
     ended = run(players)
     return np.array([ended["generator"].leaves[0], ended["discriminator"].leaves[0]])

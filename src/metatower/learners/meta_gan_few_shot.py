@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from metatower.core import Descend, Learner, Metrics, Objective, Rule, Scored, Tasks, pick, put, run
 from metatower.core.keys import fork
 from metatower.core.leaves import Constant, strong, value
-from metatower.learners.players import Player, enter, play
+from metatower.learners.players import Player, enter, move_all
 from metatower.nets.mlp import Linear
 from metatower.nets.supervised import Examples, Supervised, cross_entropy
 
@@ -124,7 +124,9 @@ class MetaGANFewShot(Learner):
 
             return loss
 
-        players, metrics = play(state.players, self.rules, {CLASSIFIER: on_all(_classify), GENERATOR: on_all(_deceive)})
+        players, metrics = move_all(
+            state.players, self.rules, {CLASSIFIER: on_all(_classify), GENERATOR: on_all(_deceive)}
+        )
         return Contest(players), metrics
 
     def step(self, state: Contest, data: Tasks, *, key: PRNGKeyArray) -> Contest:

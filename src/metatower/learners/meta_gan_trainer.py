@@ -29,7 +29,7 @@ from metatower.core.leaves import strong
 from metatower.core.shares import mean_over_devices, own_share
 from metatower.learners.elites import Bank, Elite, context_of, empty
 from metatower.learners.meta_gan import MetaGAN, of_kind
-from metatower.learners.players import Player, enter, play
+from metatower.learners.players import Player, enter, move_all
 from metatower.nets.discriminator import Discriminator, fingerprint, gradient_penalty, relativistic
 from metatower.nets.supervised import Examples, Supervised
 from metatower.rules import adam, clip
@@ -180,7 +180,7 @@ class MetaGANTrainer(Learner):
             return loss + value(self.terms).penalty * penalty, {"elites told apart": told, "penalty": penalty}
 
         losses: dict[str, Any] = {GENERATOR: generator, DISCRIMINATOR: discriminator}
-        players, metrics = play(state.players, self.rules, losses, self.shared)
+        players, metrics = move_all(state.players, self.rules, losses, self.shared)
         return Match(players, elites, state.count + 1), metrics
 
     def step(self, state: Match, data: Tasks, *, key: PRNGKeyArray) -> Match:

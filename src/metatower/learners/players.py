@@ -25,7 +25,7 @@ def enter(leaves: list[Array], rule: Rule) -> Player:
     return Player(leaves, rule.start(leaves))
 
 
-def play(
+def move_all(
     players: dict[str, Player], rules: dict[str, Rule], losses: dict[str, Loss], shared: str | None = None
 ) -> tuple[dict[str, Player], Metrics]:
     """One simultaneous step: every player moves by its own loss, with the others where they were.
@@ -39,7 +39,7 @@ def play(
     """
     if not set(players) == set(rules) == set(losses):
         raise ValueError(
-            f"play: expected the same players, got {[*players]}, rules for {[*rules]}, losses {[*losses]}."
+            f"move_all: expected the same players, got {[*players]}, rules for {[*rules]}, losses {[*losses]}."
         )
     leaves = {name: player.leaves for name, player in players.items()}
     moved, metrics = {}, {}
