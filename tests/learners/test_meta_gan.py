@@ -18,7 +18,7 @@ from metatower.learners.elites import context_of, from_elites
 from metatower.learners.meta_gan import meta_gan, prescribed
 from metatower.learners.meta_gan_trainer import both, meta_gan_trainer, solution
 from metatower.nets import MLP, Supervised, squared_error
-from metatower.nets.super_net import OPS, of_one_op, super_net
+from metatower.nets.super_net import OPS, of_ops, super_net
 from metatower.tasks.functions import FunctionFamily, OfKind
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -90,7 +90,7 @@ def test_refining_takes_mamls_step_on_the_tasks_that_were_read():
 
 
 def test_the_structure_may_be_prescribed():
-    ops = of_one_op("gauss", 2, 4).ops
+    ops = of_ops(("gauss", "gauss"), 4).ops
     made, c = prescribed(learner(), "given", ops), jnp.ones(6)
     assert same(value(made.generate(jnp.ones(3), c)[0].objective.net.structure).ops, ops)
     random = prescribed(learner(), "random")

@@ -11,7 +11,7 @@ from metatower.core import pick
 from metatower.nets import Examples, Supervised, squared_error
 from metatower.nets.discriminator import Discriminator, fingerprint, gradient_penalty, relativistic
 from metatower.nets.generator import Generator, TaskEncoder
-from metatower.nets.super_net import OPS, OneOp, Structure, choose, of_one_op, open_or_shut, super_net
+from metatower.nets.super_net import OPS, OfOps, Structure, choose, of_ops, open_or_shut, super_net
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 X = jnp.linspace(-1, 1, 5)[:, None]
@@ -23,13 +23,22 @@ def test_of_one_operation_it_is_that_network(op):
     first, second, last = net.layers
     wanted = last(OPS[op](second(OPS[op](first(X)))))
     np.testing.assert_allclose(net(X), wanted, rtol=1e-5)
-    np.testing.assert_allclose(OneOp(net.layers, op)(X), wanted, rtol=1e-5)
+    np.testing.assert_allclose(OfOps(net.layers, (op, op))(X), wanted, rtol=1e-5)
     assert len(pick(net)) == 6  # weights and biases, and no gate
+
+
+def test_every_layer_may_have_its_own_operation():
+    net = super_net((1, 3, 3, 2), ("sin", "skip"), key=key(0))
+    first, second, last = net.layers
+    np.testing.assert_allclose(net(X), last(second(jnp.sin(first(X)))), rtol=1e-5)
+    np.testing.assert_allclose(net(X), OfOps(net.layers, ("sin", "skip"))(X), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"each of 2 hidden layers, got \('sin',\)"):
+        super_net((1, 3, 3, 2), ("sin",), key=key(0))
 
 
 def test_units_that_are_shut_have_no_part_and_cost_nothing():
     net = super_net((1, 4, 2), "tanh", key=key(0))
-    structure = of_one_op("tanh", 1, 4)
+    structure = of_ops(("tanh",), 4)
     half = net.with_structure(Structure(structure.ops, jnp.array([[1.0, 0.0, 1.0, 0.0]])))
     first, last = net.layers
     wanted = jnp.tanh(X @ first.weight[:, ::2] + first.bias[::2]) @ last.weight[::2] + last.bias
@@ -76,7 +85,7 @@ def test_a_generator_writes_weights_in_the_light_of_the_structure_and_takes_anot
     assert [x.shape for x in said.weights] == [(1, 3), (3,), (3, 3), (3,), (3, 1), (1,)]
     assert said.rates.shape == (6,)
     np.testing.assert_array_equal(said.structure.ops.sum(axis=1), [1, 1])
-    other = of_one_op("gauss", 2, 3)
+    other = of_ops(("gauss", "gauss"), 3)
     instead = make(z, c, instead=other, share=1.0)
     np.testing.assert_array_equal(instead.structure.ops, other.ops)
     assert jnp.any(instead.weights[0] != said.weights[0])

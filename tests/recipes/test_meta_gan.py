@@ -8,14 +8,15 @@ from metatower.evaluation.conclusion import Conclusion
 from metatower.learners.meta_gan import MetaGAN
 from metatower.recipes.meta_gan import OURS, MetaGANFunctions
 from metatower.recipes.meta_gan_glyphs import MetaGANGlyphs
+from metatower.recipes.meta_gan_structures import called, chance, right_for
 from metatower.recipes.run import CONCLUSION, execute, load
 from metatower.training.progress import Silent
 
 TINY = {
     "steps": 2, "distributions": 2, "tasks": 2, "context": 2, "pairs": 2, "elites": 4, "fresh": 2, "long": 2,
-    "draws": 2, "grid_steps": 2, "meta_steps": 2, "meta_batch": 2, "judged": 2, "inner_steps": 1, "pooled_steps": 3,
-    "pooled_batch": 2, "pooled_extra": 2, "tuned_on": 2, "searched": 2, "searched_on": 2, "episodes": 3,
-    "final_judged": 2, "shots": 3, "queries": 3, "hidden": (4, 4),
+    "draws": 2, "grid": "all layers", "grid_steps": 2, "meta_steps": 2, "meta_batch": 2, "judged": 2,
+    "inner_steps": 1, "pooled_steps": 3, "pooled_batch": 2, "pooled_extra": 2, "tuned_on": 2, "searched": 2,
+    "searched_on": 2, "episodes": 3, "final_judged": 2, "shots": 3, "queries": 3, "hidden": (4, 4),
 }  # fmt: skip
 LABELS = (" (fresh distributions)", " (held-out kinds)")
 
@@ -49,7 +50,12 @@ def test_the_generator_is_trained_and_judged_beside_its_ablations_and_maml(tmp_p
         assert {f"{name}, 1 steps{label}" for name in wanted if name != OURS} <= ours
     assert {row["n"] for row in summary["results"]} == {TINY["episodes"]}
     notes = " ".join(Conclusion.load(tmp_path / "run" / CONCLUSION).notes)
-    for said in ("Right for sinusoid is", "The right operation is generated", "Memorisation", "times the loss of ours"):
+    for said in (
+        "Right for sinusoid, of 5",
+        "A right structure is generated",
+        "Memorisation",
+        "times the loss of ours",
+    ):
         assert said in notes
     artefact = load(tmp_path / "run")
     assert isinstance(artefact, MetaGAN)
@@ -57,7 +63,7 @@ def test_the_generator_is_trained_and_judged_beside_its_ablations_and_maml(tmp_p
     start = recipe.learner().learner
     moved = [not np.array_equal(a, b) for a, b in zip(pick(start), pick(artefact), strict=True)]
     assert sum(moved) > 0.8 * len(moved)
-    contestants = recipe.contestants(artefact, tmp_path / "run", Silent())
+    contestants = recipe.contestants(artefact, ("sin", "tanh"), tmp_path / "run", Silent())
     assert next(iter(contestants)) == OURS
     tasks = recipe.held_out().sample(jax.random.key(0))
     for learner in contestants.values():
@@ -73,6 +79,20 @@ def test_fakes_are_made_and_the_classifier_is_judged_beside_the_same_without(tmp
     assert names[:2] == ["MetaGAN", "the same without fakes (MAML)"]
     artefact = load(tmp_path / "run")
     assert artefact.objective.net.layers[-1].bias.shape == (4,)  # three classes, and fakes
+
+
+def test_right_is_the_best_structure_and_what_is_not_told_from_it():
+    noise = np.random.default_rng(0).normal(size=(3, 60))
+    grid = {
+        ("sin", "tanh"): {"square": 1 + 0.1 * noise[0]},
+        ("relu", "relu"): {"square": 2 + 0.1 * noise[1]},
+        ("sin", "sin"): {"square": 1.001 + 0.1 * noise[2]},
+    }
+    right = right_for("square", grid)
+    assert set(right) == {("sin", "tanh"), ("sin", "sin")}
+    assert right[0] == min(grid, key=lambda ops: grid[ops]["square"].mean())
+    assert chance(grid, ("square",)) == pytest.approx(2 / 3)
+    assert [called(ops) for ops in grid] == ["sin, tanh", "relu", "sin"]
 
 
 def test_options_that_cannot_be_are_refused():

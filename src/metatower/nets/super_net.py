@@ -65,42 +65,47 @@ class SuperNet(eqx.Module):
         return jnp.sum(used) / sum(a * b for a, b in pairwise(sizes))
 
 
-class OneOp(eqx.Module):
-    """The network that a `SuperNet` is with one operation on all layers and all units, at a fifth of its cost."""
+class OfOps(eqx.Module):
+    """The network that a `SuperNet` is with these operations and all units, at a fifth of its cost."""
 
     layers: list[Linear]
-    op: str = eqx.field(static=True)
+    ops: tuple[str, ...] = eqx.field(static=True)
+    """One of each hidden layer."""
 
     def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n outputs"]:
         h = x.reshape(len(x), -1)
-        for layer in self.layers[:-1]:
-            h = OPS[self.op](layer(h))
+        for layer, op in zip(self.layers[:-1], self.ops, strict=True):
+            h = OPS[op](layer(h))
         return self.layers[-1](h)
 
 
-def super_net(sizes: Sequence[int], op: str = "relu", *, key: PRNGKeyArray) -> SuperNet:
-    """A fresh super-net, of one operation on all layers and all units: then it is an ordinary network.
+def super_net(sizes: Sequence[int], ops: str | Sequence[str] = "relu", *, key: PRNGKeyArray) -> SuperNet:
+    """A fresh super-net, of these operations and all units: then it is an ordinary network.
 
     Args:
         sizes: units per layer, inputs and outputs included: `(1, 40, 40, 1)`.
-        op: of `OPS`.
+        ops: of `OPS`, one of each hidden layer, or one of all.
 
     >>> net = super_net((1, 3, 2), "relu", key=jax.random.key(0))
     >>> x = jnp.ones((4, 1))
     >>> bool(jnp.allclose(net(x), MLP((1, 3, 2), key=jax.random.key(0))(x)))
     True
     """
-    if op not in OPS:
-        raise ValueError(f"super_net: expected an operation of {', '.join(OPS)}; got {op!r}.")
     if len(sizes) < 3:
         raise ValueError(f"super_net: expected at least one hidden layer, got the sizes {tuple(sizes)}.")
-    return SuperNet(MLP(sizes, key=key).layers, Constant(of_one_op(op, len(sizes) - 2, max(sizes[1:-1]))))
+    ops = (ops,) * (len(sizes) - 2) if isinstance(ops, str) else tuple(ops)
+    unknown = [op for op in ops if op not in OPS]
+    if unknown:
+        raise ValueError(f"super_net: expected an operation of {', '.join(OPS)}; got {unknown[0]!r}.")
+    if len(ops) != len(sizes) - 2:
+        raise ValueError(f"super_net: expected an operation of each of {len(sizes) - 2} hidden layers, got {ops}.")
+    return SuperNet(MLP(sizes, key=key).layers, Constant(of_ops(ops, max(sizes[1:-1]))))
 
 
-def of_one_op(op: str, layers: int, units: int) -> Structure:
-    """The structure with one operation on all layers, and all units."""
-    row = jax.nn.one_hot(list(OPS).index(op), len(OPS))
-    return Structure(jnp.tile(row, (layers, 1)), jnp.ones((layers, units)))
+def of_ops(ops: Sequence[str], units: int) -> Structure:
+    """The structure with these operations, one of each hidden layer, and all units."""
+    chosen = jnp.array([list(OPS).index(op) for op in ops])
+    return Structure(jax.nn.one_hot(chosen, len(OPS)), jnp.ones((len(ops), units)))
 
 
 def choose(

@@ -21,12 +21,13 @@ from metatower.learners.elites import from_elites
 from metatower.learners.meta_gan import MetaGAN, meta_gan, prescribed
 from metatower.learners.meta_gan_trainer import MetaGANTrainer, meta_gan_trainer
 from metatower.nets import Supervised
-from metatower.nets.super_net import OPS, OneOp, of_one_op, super_net
+from metatower.nets.super_net import OfOps, of_ops, super_net
 from metatower.recipes.maml_baselines import CHUNK, INNER_CLIP, MAMLBaselines
-from metatower.recipes.meta_gan_notes import about_memory, about_run, about_structures, judge_ensembles
+from metatower.recipes.meta_gan_notes import about_memory, about_run, judge_ensembles
+from metatower.recipes.meta_gan_structures import about_structures, best_of, called, compared
 from metatower.recipes.on_functions import OnFunctions
 from metatower.rules import adam, anneal, clip, rates_for, sgd
-from metatower.tasks.functions import HALF_WIDTH, FunctionFamily, OfKind
+from metatower.tasks.functions import HALF_WIDTH, FunctionFamily
 from metatower.tasks.pooled import Mismatched, Pooled
 from metatower.training.loop import train
 from metatower.training.progress import Progress
@@ -40,9 +41,8 @@ REFINING = (0.003, 0.01, 0.03)
 """Outer rates among which that of refining is chosen."""
 PROBES = 32
 """Inputs at which fingerprints look."""
-CHOSEN_SEED, GRID_SEED = 303, 404
-"""Added to the seed for the distributions on which widths of densities and rates of elites are chosen, and on which
-structures are compared."""
+CHOSEN_SEED = 303
+"""Added to the seed for the distributions on which widths of densities and rates of elites are chosen."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,10 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
     """Adam steps of each."""
     draws: int = 10
     """Members of an ensemble."""
+    grid: Literal["each layer", "all layers"] = "each layer"
+    """Which fixed structures are compared: all operations of each layer, or the same operation on all layers."""
     grid_steps: int = 400
-    """Steps of MAML for each kind of function with each operation, to see which suits which."""
+    """Steps of MAML for each kind of function with each fixed structure, to see which suits which."""
     generated_rate: float = 0.05
     """Where the mean of all generated step sizes starts."""
     inner_rate: float = 0.02
@@ -124,14 +126,15 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
 
     # What is trained.
 
-    def of_op(self, op: str) -> Objective:
-        """The super-net with one operation, with fresh weights."""
+    def of_ops(self, ops: str | tuple[str, ...]) -> Objective:
+        """The super-net with these operations, with fresh weights."""
         inputs, outputs = self.numbers()
-        return Supervised(super_net((inputs, *self.hidden, outputs), op, key=jax.random.key(self.seed)), self.criterion)
+        net = super_net((inputs, *self.hidden, outputs), ops, key=jax.random.key(self.seed))
+        return Supervised(net, self.criterion)
 
     def learner(self) -> MetaGANTrainer:
         keys = fork(jax.random.key(self.seed), 2)
-        objective = self.of_op("relu")
+        objective = self.of_ops("relu")
         rates = rates_for(objective, self.generated_rate)
         base = Descend(objective, clip(sgd(rates), INNER_CLIP), self.inner_steps)
         learner = meta_gan(
@@ -177,17 +180,20 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
 
     # What it is compared with.
 
-    def contestants(self, artefact: MetaGAN, folder: Path, show: Progress) -> dict[str, Learner]:
-        """Ours, and its own ablations: each a learner of distributions, K reading steps long."""
+    def contestants(self, artefact: MetaGAN, best: tuple[str, ...], folder: Path, show: Progress) -> dict[str, Learner]:
+        """Ours, and its own ablations: each a learner of distributions, K reading steps long.
+
+        Args:
+            best: the fixed structure of one of them.
+        """
         ours = dataclasses.replace(artefact, elites=None)
-        best = self._best_op(self.grid(folder, show))
-        given = of_one_op(best, len(self.hidden), max(self.hidden)).ops
+        given = of_ops(best, max(self.hidden)).ops
         untrained = dataclasses.replace(self.learner().learner, elites=None)
         return {
             OURS: ours,
             f"{OURS}, refined": self._refined(ours, show),
             "no adversarial term": self._without("adversarial", "generated", None, folder, show),
-            f"fixed best structure ({best})": self._without("structure", "given", given, folder, show),
+            f"fixed best structure ({called(best)})": self._without("structure", "given", given, folder, show),
             "random structure": self._without("random", "random", None, folder, show),
             **self._elites(artefact, show),
             "storey 2 frozen at its start": untrained,
@@ -208,7 +214,7 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
         trainer = dataclasses.replace(trainer, learner=prescribed(trainer.learner, kind, ops))
         if name == "adversarial":
             trainer = eqx.tree_at(lambda trainer: trainer.terms.content.adversarial, trainer, jnp.zeros(()))
-        state = self._trained(trainer, self.data(), self.steps, folder / "baselines" / f"without-{name}", show)
+        state = self.trained(trainer, self.data(), self.steps, folder / "baselines" / f"without-{name}", show)
         return trainer.result(state)
 
     def _refined(self, ours: MetaGAN, show: Progress) -> MetaGAN:
@@ -244,32 +250,7 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
             found[names[how]] = taken(min(losses, key=lambda each: losses[each]))
         return found
 
-    def grid(self, folder: Path, show: Progress) -> dict[str, dict[str, np.ndarray]]:
-        """Losses of MAML with one operation, trained on one kind: which operation suits which kind of function.
-
-        Returns:
-            By operation and kind, on validation distributions of that kind, `[distribution]`.
-        """
-        known: Any = self.data()
-        found: dict[str, dict[str, np.ndarray]] = {}
-        for op in OPS:
-            found[op] = {}
-            for number, kind in enumerate(known.kinds):
-                trainer = self._maml_of(self.of_op(op), max(1, self.grid_steps))
-                tasks = OfKind(known, jnp.int32(number))
-                where = folder / "baselines" / f"grid-{op}-{kind}"
-                state = self._trained(trainer, Pooled(tasks), self.grid_steps, where, show)
-                learner = dataclasses.replace(trainer, steps=0)
-                learner = eqx.tree_at(lambda x: x.objective, learner, trainer.result(state))
-                family = OfKind(self.family("validation"), jnp.int32(number))
-                said = predictions(
-                    learner, family, self.after, episodes=self.tuned_on, seed=self.seed_for(GRID_SEED),
-                    tasks=self.final_judged, chunk=CHUNK, show=show, title=f"{op} for {kind}",
-                )  # fmt: skip
-                found[op][kind] = said.losses()[self.inner_steps]
-        return found
-
-    def _maml_of(self, objective: Objective, steps: int) -> Descend:
+    def maml_of(self, objective: Objective, steps: int) -> Descend:
         rates = rates_for(objective, self.generated_rate)
         maml = Descend(objective, clip(sgd(rates), INNER_CLIP), self.inner_steps)
         return lift(maml, anneal(clip(adam(3e-3), TOP_CLIP), end=steps), batch=self.pooled_batch)
@@ -285,7 +266,7 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
             found.append(recipe._pooled(each, folder / "baselines" / f"member-{member}", show))
         return found
 
-    def _trained(self, trainer: Any, data: Tasks, steps: int, where: Path, show: Progress, seed: int | None = None):
+    def trained(self, trainer: Any, data: Tasks, steps: int, where: Path, show: Progress, seed: int | None = None):
         options = {name: value for name, value in self.options().items() if name != "steps"}
         return train(
             trainer, data, steps=steps, seed=self.seed if seed is None else seed, folder=where, config=options,
@@ -296,15 +277,16 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
 
     def conclude(self, artefact: MetaGAN, folder: Path, show: Progress) -> Conclusion:
         steps = self.pooled_steps + self.pooled_extra
-        contestants: dict[str, Any] = self.contestants(artefact, folder, show)
-        ours, grid = contestants[OURS], self.grid(folder, show)
+        grid = compared(self, folder, show)
+        best = best_of(grid)
+        contestants: dict[str, Any] = self.contestants(artefact, best, folder, show)
+        ours = contestants[OURS]
         pooled = self._pooled(steps, folder, show)
         tuned, rates = self._tuned_pooled(pooled, show)
         single = dataclasses.replace(self, inner_steps=1)
         one_step = single._pooled(steps, folder / "baselines" / "one-step", show)
-        best = self._best_op(grid)
-        of_best = OfOp(**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, op=best)
-        best_pooled = of_best._pooled(steps, folder / "baselines" / "best-op", show)
+        of_best = WithOps(**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, ops=best)
+        best_pooled = of_best._pooled(steps, folder / "baselines" / "best-structure", show)
         of_best_tuned, _ = of_best._tuned_pooled(best_pooled, show)
         contestants |= {
             "pooled MAML": dataclasses.replace(tuned, steps=0),
@@ -313,7 +295,7 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
             ),
             "pooled MAML + K": tuned,
             "pooled MAML + 5K": dataclasses.replace(tuned, steps=5 * self.meta_steps),
-            f"pooled MAML of {best} units + K": of_best_tuned,
+            f"pooled MAML of {called(best)} units + K": of_best_tuned,
         }
         conclusion = Conclusion(notes=about_run(self, rates))
         for label, family in self.judged_on().items():
@@ -336,7 +318,13 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
                 f"After one step{label} pooled MAML has {ratio:.2f} times the loss of ours, and pooled MAML that was "
                 f"trained for one step {fair:.2f} times."
             )
-            shown = (OURS, "no adversarial term", "pooled MAML", "pooled MAML + K", f"pooled MAML of {best} units + K")
+            shown = (
+                OURS,
+                "no adversarial term",
+                "pooled MAML",
+                "pooled MAML + K",
+                f"pooled MAML of {called(best)} units + K",
+            )
             conclusion.figures[f"steps{len(conclusion.figures)}"] = Curves(
                 f"Loss against gradient steps on a task{label}: means over {self.episodes} distributions, with 95 % "
                 f"intervals. Trained for {self.inner_steps} steps.",
@@ -379,17 +367,14 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
             title=title,
         )
 
-    def _best_op(self, grid: dict[str, dict[str, np.ndarray]]) -> str:
-        return min(grid, key=lambda op: np.mean([losses.mean() for losses in grid[op].values()]))
-
 
 @dataclass(frozen=True)
-class OfOp(MetaGANFunctions):
-    """The same, whose baselines are made of networks of one operation."""
+class WithOps(MetaGANFunctions):
+    """The same, whose baselines are made of networks of these operations."""
 
-    op: str = "relu"
+    ops: tuple[str, ...] = ()
 
     def objective(self, seed: int) -> Objective:
         inputs, outputs = self.numbers()
         layers = super_net((inputs, *self.hidden, outputs), key=jax.random.key(seed)).layers
-        return Supervised(OneOp(layers, self.op), self.criterion)
+        return Supervised(OfOps(layers, self.ops), self.criterion)

@@ -1,4 +1,4 @@
-"""What a run of the meta-GAN has shown: compute, structures, memory in sentences, and its ensembles judged."""
+"""What a run of the meta-GAN has shown: compute and memory in sentences, and its ensembles judged."""
 
 import dataclasses
 from typing import Any
@@ -6,50 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from metatower.core.keys import fork
 from metatower.core.plan import cost, step_flops
 from metatower.evaluation.conclusion import Conclusion
-from metatower.evaluation.episodes import episode_keys
-from metatower.evaluation.generated import audit, diversity, structures
+from metatower.evaluation.generated import audit, diversity
 from metatower.evaluation.predictions import best_sigma, calibration_error, mixture_nll
 from metatower.learners.meta_gan import MetaGAN
-from metatower.nets.super_net import OPS
 from metatower.tasks.pooled import Pooled
 from metatower.training.progress import Progress
-
-
-def about_structures(recipe: Any, ours: MetaGAN, grid: dict[str, dict[str, np.ndarray]]) -> list[str]:
-    """Which operation is right for a kind, by measurement, and which is generated.
-
-    Args:
-        grid: losses of learners with one operation, by operation and kind of function.
-    """
-    family, count = recipe.family("train"), recipe.episodes
-    ops, used = structures(ours, family, episodes=count, seed=recipe.seed)
-    keys = episode_keys(recipe.seed, 0, count)
-    kinds = np.asarray(jax.vmap(lambda key: family.sample(fork(key, 3)[0]).support.kind)(keys))
-    names, notes, right = list(OPS), [], []
-    for number, kind in enumerate(family.kinds):
-        means = {op: losses[kind].mean() for op, losses in grid.items()}
-        wanted = min(means, key=lambda op: means[op])
-        here = ops[kinds == number]
-        right.append((here == names.index(wanted)).all(axis=1))
-        layers = "; ".join(
-            f"layer {i + 1} "
-            + ", ".join(f"{op} {np.mean(column == j):.0%}" for j, op in enumerate(names) if (column == j).any())
-            for i, column in enumerate(here.T)
-        )
-        table = ", ".join(f"{op} {mean:.3f}" for op, mean in means.items())
-        notes.append(
-            f"Right for {kind} is {wanted}: MAML with one operation, trained on this kind for {recipe.grid_steps} "
-            f"steps, has a loss of {table} on validation distributions after {recipe.inner_steps} steps. Generated for "
-            f"{len(here)} fresh distributions: {layers}."
-        )
-    notes.append(
-        f"The right operation is generated in all layers on {np.concatenate(right).mean():.0%} of {count} fresh "
-        f"distributions of known kinds, and {used.mean():.0%} of the super-net's multiplications are used."
-    )
-    return notes
 
 
 def about_memory(recipe: Any, artefact: MetaGAN) -> list[str]:
