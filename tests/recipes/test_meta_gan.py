@@ -63,7 +63,7 @@ def test_the_generator_is_trained_and_judged_beside_its_ablations_and_maml(tmp_p
     start = recipe.learner().learner
     moved = [not np.array_equal(a, b) for a, b in zip(pick(start), pick(artefact), strict=True)]
     assert sum(moved) > 0.8 * len(moved)
-    contestants = recipe.contestants(artefact, ("sin", "tanh"), tmp_path / "run", Silent())
+    contestants = recipe._beside(artefact, ("sin", "tanh"), tmp_path / "run", Silent())
     assert next(iter(contestants)) == OURS
     tasks = recipe.held_out().sample(jax.random.key(0))
     for learner in contestants.values():

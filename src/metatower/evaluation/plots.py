@@ -109,7 +109,7 @@ def curves(data: Curves) -> Figure:
     ax.set_xlabel(data.x_label)
     ax.set_ylabel(data.y_label)
     if many:
-        lines = sorted(ax.get_legend_handles_labels()[0], key=lambda line: -np.asarray(line.get_ydata(), float)[-1])
+        lines = sorted(ax.get_lines(), key=lambda line: -np.asarray(line.get_ydata(), float)[-1])
         figure.legend(handles=lines, loc="outside right upper")
     elif len(data.series) + len(data.levels) > 1:
         ax.legend()

@@ -24,7 +24,7 @@ from metatower.nets import Supervised
 from metatower.nets.super_net import OfOps, of_ops, super_net
 from metatower.recipes.maml_baselines import CHUNK, INNER_CLIP, MAMLBaselines
 from metatower.recipes.meta_gan_notes import about_memory, about_run, judge_ensembles
-from metatower.recipes.meta_gan_structures import about_structures, best_of, called, compared
+from metatower.recipes.meta_gan_structures import about_structures, best_of, called, of_fixed_structures
 from metatower.recipes.on_functions import OnFunctions
 from metatower.rules import adam, anneal, clip, rates_for, sgd
 from metatower.tasks.functions import HALF_WIDTH, FunctionFamily
@@ -180,12 +180,11 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
 
     # What it is compared with.
 
-    def contestants(self, artefact: MetaGAN, best: tuple[str, ...], folder: Path, show: Progress) -> dict[str, Learner]:
-        """Ours, and its own ablations: each a learner of distributions, K reading steps long.
+    def contestants(self, artefact: MetaGAN, folder: Path, show: Progress) -> dict[str, Learner]:
+        return self._beside(artefact, best_of(of_fixed_structures(self, folder, show)), folder, show)
 
-        Args:
-            best: the fixed structure of one of them.
-        """
+    def _beside(self, artefact: MetaGAN, best: tuple[str, ...], folder: Path, show: Progress) -> dict[str, Learner]:
+        """Ours, and its own ablations, one of them of the structure `best`: each a run of K reading steps."""
         ours = dataclasses.replace(artefact, elites=None)
         given = of_ops(best, max(self.hidden)).ops
         untrained = dataclasses.replace(self.learner().learner, elites=None)
@@ -277,9 +276,9 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
 
     def conclude(self, artefact: MetaGAN, folder: Path, show: Progress) -> Conclusion:
         steps = self.pooled_steps + self.pooled_extra
-        grid = compared(self, folder, show)
+        grid = of_fixed_structures(self, folder, show)
         best = best_of(grid)
-        contestants: dict[str, Any] = self.contestants(artefact, best, folder, show)
+        contestants: dict[str, Any] = self._beside(artefact, best, folder, show)
         ours = contestants[OURS]
         pooled = self._pooled(steps, folder, show)
         tuned, rates = self._tuned_pooled(pooled, show)

@@ -28,7 +28,7 @@ Losses = dict[tuple[str, ...], dict[str, np.ndarray]]
 """Of learners with a fixed structure, by the operations of its layers and the kind of function, `[distribution]`."""
 
 
-def compared(recipe: Any, folder: Path, show: Progress) -> Losses:
+def of_fixed_structures(recipe: Any, folder: Path, show: Progress) -> Losses:
     """Losses of MAML with a fixed structure, trained on one kind: which structure suits which kind of function.
 
     Returns:
