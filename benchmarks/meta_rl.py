@@ -67,7 +67,7 @@ SETTINGS = {
     "bandit-10-5-ablated": Setting("rl2-bandits", {"ablate": True}),
     "bandit-100-5": bandit(100, 5, 78.3, 78.7, **HUNDRED),
     "bandit-100-10": bandit(100, 10, 83.0, 83.5, **{**HUNDRED, "chunk": None}),
-    "bandit-100-50": bandit(100, 50, 84.5, 84.9, **{**HUNDRED, "entropy": 0.01}),
+    "bandit-100-50": bandit(100, 50, 84.5, 84.9, **{**HUNDRED, "entropy": 0.003, "steps": 1600}),
     "bandit-500-5": bandit(500, 5, 401, 401.6, **FIVE_HUNDRED),
     "mdp-10": Setting("rl2-mdps", {}, 156, 156.2),
     "mdp-25": Setting("rl2-mdps", {"episodes": 25, "steps": 150, **FINE, "rate": 3e-4}, 445, 445.7, after="mdp-10"),
