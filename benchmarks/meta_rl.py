@@ -7,6 +7,7 @@ for all agents of a seed. Published values are of Duan et al. 2016, tables 1 and
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.publish import command
-from metatower.evaluation.conclusion import Conclusion
+from metatower.evaluation.conclusion import Conclusion, Curves
 from metatower.evaluation.statistics import interval, paired
 from metatower.recipes import find
+from metatower.recipes.rl2_arm import ORACLE, RANDOMISED
 from metatower.recipes.run import CONCLUSION, execute
 from metatower.training import runtime
 from metatower.training.files import read_json, write_json, write_text
@@ -36,8 +38,10 @@ class Setting:
     target: float | None = None
     """What the first row should reach."""
     published: float | None = None
-    aim: str | None = None
-    """The same in words, where it is not one number."""
+    limit: float | None = None
+    """Seconds that it should take at most, on two cores."""
+    aims: Callable[[Conclusion], dict[str, tuple[float, float]]] | None = None
+    """What should be reached, where it is not the first row: by name, what was found and the least that is wanted."""
     seeds: tuple[int, ...] = (0,)
     after: str | None = None
     """The setting whose run this one goes on from, with `--start`; its seconds count, too."""
@@ -52,7 +56,33 @@ def bandit(
     pulls: int, arms: int, target: float, published: float, seeds: tuple[int, ...] = (0,), **options: Any
 ) -> Setting:
     """Bandits of so many arms, in trials of so many pulls."""
-    return Setting("rl2-bandits", {"arms": arms, "episodes": pulls, **options}, target, published, seeds=seeds)
+    limit = {10: 180, 100: 1200, 500: 3600}[pulls]
+    return Setting("rl2-bandits", {"arms": arms, "episodes": pulls, **options}, target, published, limit, seeds=seeds)
+
+
+def by_episode(conclusion: Conclusion) -> dict[str, tuple[float, float]]:
+    """What GridNavi should bring in the first and the fourth episode."""
+    figure = conclusion.figures["episodes"]
+    assert isinstance(figure, Curves)
+    gained = figure.series["RL²"].mean
+    return {"episode 1": (gained[0], 3.5), "episode 4": (gained[3], 10.0)}
+
+
+def after_steps(conclusion: Conclusion) -> dict[str, tuple[float, float]]:
+    """What navigation should bring after one and three steps of adaptation."""
+    wanted = {"after 1 step": -15.0, "after 3 steps": -10.0}
+    return {name: (conclusion.scores[f"MAML, {name}"]["return"].mean(), least) for name, least in wanted.items()}
+
+
+def gap_closed(conclusion: Conclusion) -> dict[str, tuple[float, float]]:
+    """How much of the gap between domain randomisation and the oracle the arm's agent should close, in per cent."""
+    found = {}
+    for split in ("training", "extrapolation"):
+        mine, below, above = (
+            conclusion.scores[f"{name}, {split}"]["return"].mean() for name in ("RL²", RANDOMISED, ORACLE)
+        )
+        found[f"% of the gap, {split}"] = (100 * (mine - below) / (above - below), 60.0)
+    return found
 
 
 THREE = (0, 1, 2)
@@ -69,15 +99,22 @@ SETTINGS = {
     "bandit-100-10": bandit(100, 10, 83.0, 83.5, **{**HUNDRED, "chunk": None}),
     "bandit-100-50": bandit(100, 50, 84.5, 84.9, **{**HUNDRED, "entropy": 0.003, "steps": 1600}),
     "bandit-500-5": bandit(500, 5, 401, 401.6, **FIVE_HUNDRED),
-    "mdp-10": Setting("rl2-mdps", {}, 156, 156.2),
-    "mdp-25": Setting("rl2-mdps", {"episodes": 25, "steps": 150, **FINE, "rate": 3e-4}, 445, 445.7, after="mdp-10"),
-    "mdp-25-fresh": Setting("rl2-mdps", {"episodes": 25}, 445, 445.7),
-    "mdp-50": Setting(
-        "rl2-mdps", {"episodes": 50, "steps": 60, "trials": 128, **FINE, "rate": 2e-4}, 930, 936.1, after="mdp-25-fresh"
+    "mdp-10": Setting("rl2-mdps", {}, 156, 156.2, 1800),
+    "mdp-25": Setting(
+        "rl2-mdps", {"episodes": 25, "steps": 150, **FINE, "rate": 3e-4}, 445, 445.7, 3600, after="mdp-10"
     ),
-    "gridnavi": Setting("rl2-gridnavi", aim="at least 3.5 in episode 1, 10 in episode 4", seeds=THREE),
-    "navigation": Setting("maml-navigation", aim="at least −15 after 1 step, −10 after 3"),
-    "arm": Setting("rl2-arm", aim="60 % of the gap between domain randomisation and the oracle, extrapolating, too"),
+    "mdp-25-fresh": Setting("rl2-mdps", {"episodes": 25}, 445, 445.7, 3600),
+    "mdp-50": Setting(
+        "rl2-mdps",
+        {"episodes": 50, "steps": 60, "trials": 128, **FINE, "rate": 2e-4},
+        930,
+        936.1,
+        7200,
+        after="mdp-25-fresh",
+    ),
+    "gridnavi": Setting("rl2-gridnavi", limit=600, aims=by_episode, seeds=THREE),
+    "navigation": Setting("maml-navigation", limit=600, aims=after_steps),
+    "arm": Setting("rl2-arm", limit=1800, aims=gap_closed),
 }
 
 
@@ -95,6 +132,7 @@ def trained(name: str, seed: int, runs: Path, mode: str) -> tuple[Path, float]:
 def rows_of(name: str, setting: Setting, runs: Path, mode: str) -> list[dict[str, Any]]:
     """Trains what is not trained yet, and gives a row for each agent."""
     returns: dict[str, list[np.ndarray]] = {}
+    aims: dict[str, list[tuple[float, float]]] = {}
     seconds, notes, pairs = 0.0, [], {}
     for seed in setting.seeds:
         folder, took = trained(name, seed, runs, mode)
@@ -102,12 +140,14 @@ def rows_of(name: str, setting: Setting, runs: Path, mode: str) -> list[dict[str
         conclusion = Conclusion.load(folder / CONCLUSION)
         notes = conclusion.notes
         pairs = {row.against: row.name for row in conclusion.paired}
+        for what, found in (setting.aims(conclusion) if setting.aims else {}).items():
+            aims.setdefault(what, []).append(found)
         for agent, scores in conclusion.scores.items():
             returns.setdefault(agent, []).append(scores["return"])
     rows = []
     for agent, found in returns.items():
         mean = interval(np.concatenate(found))
-        told = notes if agent in ("RL²", "MAML, after 1 step") else []
+        told = notes if not rows else []
         if told and len(found) > 1:
             each = ", ".join(f"{np.mean(scores):.3f}" for scores in found)
             told = [
@@ -127,7 +167,11 @@ def rows_of(name: str, setting: Setting, runs: Path, mode: str) -> list[dict[str
                 "command": setting.command,
                 "target": setting.target if agent == "RL²" else None,
                 "published": setting.published if agent == "RL²" else None,
-                "aim": setting.aim,
+                "limit": setting.limit,
+                "aims": [
+                    {"what": what, "least": each[0][1], "found": [round(float(found), 3) for found, _ in each]}
+                    for what, each in (aims if not rows else {}).items()
+                ],
                 "behind": behind(agent, pairs[agent], returns) if agent in pairs else None,
                 "notes": told,
             }
@@ -146,23 +190,45 @@ def behind(agent: str, other: str, returns: dict[str, list[np.ndarray]]) -> dict
 def page(rows: list[dict[str, Any]]) -> str:
     """The page of the documentation."""
     lines = ["# Meta-RL: results", "", "Written by `python -m benchmarks.meta_rl`; machine, versions and rows are in"]
-    lines.append("`benchmarks/results/meta_rl.json`. Seconds: training and judging together. The last column is")
+    lines.append(
+        "`benchmarks/results/meta_rl.json`. Seconds: training and judging together, the mean of the seeds, with those"
+    )
+    lines.append(
+        "of the run that a training goes on from; each had one core, and other work beside it. The last column is"
+    )
     lines += ["by how much an agent gains less than the one it is compared with, in the same trials.", ""]
     lines += ["`--start runs/X` stands for the run of section X.", ""]
     for setting in dict.fromkeys(row["setting"] for row in rows):
         mine = [row for row in rows if row["setting"] == setting]
         first = mine[0]
-        about = f"`{first['command']}`, seeds {first['seeds']}, {first['seconds']:.0f} s"
-        if first["target"]:
-            short = first["target"] - first["return"]
-            reached = "reached" if short <= 0 else f"missed by {short:.3g}"
-            about += f"; published {first['published']:g}; target {first['target']:g}, {reached}"
-        if first.get("aim"):
-            about += f"; target: {first['aim']}"
-        lines += [f"## {setting}", "", f"{about}.", "", "| agent | return | 95 % interval | units | less than |"]
+        lines += [
+            f"## {setting}",
+            "",
+            f"{_about(first)}.",
+            "",
+            "| agent | return | 95 % interval | units | less than |",
+        ]
         lines += ["|---|---|---|---|---|", *(_line(row) for row in mine), ""]
         lines += [*(f"- {note}" for row in mine for note in row["notes"]), ""]
     return "\n".join(lines)
+
+
+def _about(first: dict[str, Any]) -> str:
+    """What was run and what was wanted, from the first row of a setting."""
+    said = [f"`{first['command']}`, seeds {first['seeds']}, {first['seconds']:.0f} s"]
+    if first.get("limit"):
+        said[0] += f" (at most {first['limit']:.0f} wanted{'' if first['seconds'] <= first['limit'] else ': missed'})"
+    if first["target"]:
+        short = first["target"] - first["return"]
+        reached = "reached" if short <= 0 else f"missed by {short:.3g}"
+        if short <= 0 and first["ci95"][0] < first["target"]:
+            reached += ", and within the interval"
+        said += [f"published {first['published']:g}", f"target {first['target']:g}, {reached}"]
+    for aim in first.get("aims", []):
+        reached = "reached" if min(aim["found"]) >= aim["least"] else "missed"
+        found = ", ".join(f"{each:.4g}" for each in aim["found"])
+        said.append(f"{aim['what']}: {found}, at least {aim['least']:g} wanted, {reached}")
+    return "; ".join(said)
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -185,10 +251,13 @@ def main() -> None:
     for name in arguments.only:
         rows = rows_of(name, SETTINGS[name], arguments.runs, arguments.progress)
         # written after each setting, so that what is done is kept; read just before, as others may write, too
-        there = read_json(RESULTS) if RESULTS.exists() else {"rows": []}
+        there = read_json(RESULTS) if RESULTS.exists() else {"machines": {}, "rows": []}
         others = [row for row in there["rows"] if row["setting"] != name]
         order = list(SETTINGS)
-        there = {"machine": machine(), "rows": sorted([*others, *rows], key=lambda row: order.index(row["setting"]))}
+        there = {
+            "machines": {**there["machines"], name: machine()},
+            "rows": sorted([*others, *rows], key=lambda row: order.index(row["setting"])),
+        }
         write_json(RESULTS, there)
         write_text(PAGE, page(there["rows"]))
 

@@ -289,6 +289,8 @@ def raises(env, step):
             "Broken raised TypeError: expected terminated as a bool",
         ),
         (lambda env, step: 1 / [][0], "step", "IndexError"),
+        (lambda env, step: step[:4], "step", "expected it to return an observation, a reward, .* a dict, got 4 things"),
+        (lambda env, step: (step[0], None, *step[2:]), "step", "expected a number as the reward, got None"),
     ],
 )
 def test_a_broken_environment_is_one_clear_error(how, when, error):
@@ -305,6 +307,35 @@ def test_a_broken_vector_is_one_clear_error_too():
         env = SyncVectorEnv([lambda how=how: Broken(how, "step")], autoreset_mode=AutoresetMode.DISABLED)
         with pytest.raises(UserError, match=error):
             adapt(Recorder(), env)
+
+
+def test_a_reset_of_the_old_kind_is_told():
+    class Old(Doors):
+        def reset(self, **how):
+            return super().reset(**how)[0]
+
+    with pytest.raises(UserError, match=r"expected it to return an observation and a dict, got a ndarray in its reset"):
+        adapt(Recorder(), Old())
+
+
+def test_what_a_lane_shows_after_its_trial_counts_as_little_in_a_reset():
+    class Ending(Doors):
+        """Shows no numbers once its only episode is over."""
+
+        ended = False
+
+        def reset(self, **how):
+            shown, about = super().reset(**how)
+            return (np.full_like(shown, np.nan) if self.ended else shown), about
+
+        def step(self, action):
+            step, before = super().step(action), self.ended
+            self.ended = self.ended or step[3]
+            return (np.full_like(step[0], np.nan) if before else step[0], *step[1:])
+
+    lanes = [lambda: Ending(length=1, seen=(1,)), lambda: Doors(length=4, seen=(1,))]
+    adapted = adapt(Recorder(), SyncVectorEnv(lanes, autoreset_mode=AutoresetMode.DISABLED), episodes=1)
+    np.testing.assert_array_equal(adapted.returns, [[0.0, 1.0]])  # doors 0, 1, 2, 0, of which the third pays
 
 
 def test_an_episode_without_an_end_is_cut_off():

@@ -97,6 +97,13 @@ def test_navigation_is_judged_after_each_step(tmp_path):
     conclusion = Conclusion.load(tmp_path / CONCLUSION)
     assert {"MAML, before adaptation", "MAML, after 2 steps", "untrained, after 1 step"} <= set(conclusion.scores)
     assert any("stays gains -38.26" in note for note in conclusion.notes)
+    returns = {row.name: row.mean for row in conclusion.results}
+    assert returns["knows the goal"] > -2 > returns["stays where it is"]
+    np.testing.assert_allclose(  # of the same goals: who stays gains its distance at every step
+        conclusion.scores["stays where it is"]["return"] <= conclusion.scores["knows the goal"]["return"], True
+    )
+    paired = {(row.name, row.against) for row in conclusion.paired}
+    assert {("MAML, after 1 step", "stays where it is"), ("MAML, after 2 steps", "knows the goal")} <= paired
 
 
 def test_the_arm_is_judged_on_every_split_beside_domain_randomisation(tmp_path):
@@ -133,6 +140,10 @@ def test_options_that_cannot_be_are_refused():
         find("rl2-bandits")(arms=0)
     with pytest.raises(UserError, match="expected --discount from 0 to 1, got 2"):
         find("rl2-bandits")(discount=2.0)
+    with pytest.raises(UserError, match="expected --credit from 0 to 1, got 2"):
+        find("maml-navigation")(credit=2.0)
+    with pytest.raises(UserError, match="at least 2 worlds to judge on"):
+        find("maml-navigation")(judged=1)
     with pytest.raises(UserError, match="what --start does not"):
         find("rl2-bandits")(ablate=True, start=Path("rl2-bandit-10-5"))
     with pytest.raises(UserError, match="there is no --ablate"):

@@ -24,6 +24,8 @@ from metatower.envs.trial import Outcome, Seen
 ENDLESS = 10_000
 """Steps of an episode after which it is asked how long it shall last."""
 CHECKER = "Try it by itself with gymnasium.utils.env_checker.check_env."
+RETURNS_OF_RESET = "an observation and a dict"
+RETURNS_OF_STEP = "an observation, a reward, terminated, truncated and a dict"
 
 
 class HostTrial:
@@ -121,16 +123,19 @@ class HostTrial:
 
         def reset():
             if not self.many:
-                return self.env.reset(seed=seed)[0]
-            whole = bool(self.done.all())
-            return self.env.reset(seed=seed, options=None if whole else {"reset_mask": self.done.copy()})[0]
+                return _parts(self.env.reset(seed=seed), 2, RETURNS_OF_RESET)[0]
+            options = None if self.done.all() else {"reset_mask": self.done.copy()}
+            return _parts(self.env.reset(seed=seed, options=options), 2, RETURNS_OF_RESET)[0]
 
-        shown = self._observed(self._asked("reset", reset), "reset")
+        shown = self._observed(self._asked("reset", reset), "reset", self.finished >= self.episodes)
         done = self.done.reshape(-1, *[1] * (shown.ndim - 1))
         self.seen = eqx.tree_at(lambda s: s.observation, self.seen, np.where(done, shown, self.seen.observation))
 
     def _step(self, given):
-        observation, reward, terminated, truncated, _ = self.env.step(given if self.many else given[0])
+        returned = self.env.step(given if self.many else given[0])
+        observation, reward, terminated, truncated, _ = _parts(returned, 5, RETURNS_OF_STEP)
+        if reward is None:
+            raise TypeError("expected a number as the reward, got None")
         reward = np.asarray(reward, float).reshape(self.lanes)
         return observation, reward, self._flags("terminated", terminated), self._flags("truncated", truncated)
 
@@ -370,6 +375,14 @@ def _observation_shape(space: Any) -> tuple[int, ...]:
         f"Expected observations in a Box or Discrete space, got {space}. "
         "gymnasium.wrappers.FlattenObservation makes one of a Dict or Tuple."
     )
+
+
+def _parts(given: Any, number: int, expected: str) -> tuple:
+    """What `reset` or `step` returned, if it has as many parts as Gymnasium's interface says."""
+    if not isinstance(given, tuple) or len(given) != number:
+        count = f"{len(given)} things" if isinstance(given, tuple) else f"a {type(given).__name__}"
+        raise TypeError(f"expected it to return {expected}, got {count}")
+    return given
 
 
 def _single(values: Any) -> np.ndarray:

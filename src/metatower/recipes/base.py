@@ -92,6 +92,21 @@ loss, metrics = learner.loss(state, query, key=jax.random.key(1))"""
             if getattr(self, name) <= 0:
                 raise UserError(f"{self.name}: expected {flag(name)} above 0, got {getattr(self, name)}.")
 
+    def from_zero_to_one(self, *names: str) -> None:
+        """Raises UserError if one of these options is not from 0 to 1."""
+        for name in names:
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{self.name}: expected {flag(name)} from 0 to 1, got {getattr(self, name):g}.")
+
+    def two_to_judge_on(self, what: str) -> None:
+        """Raises UserError if the option `judged` allows no interval."""
+        judged = getattr(self, "judged")  # noqa: B009 (of the recipes that have it)
+        if judged < 2:
+            raise UserError(
+                f"{self.name}: expected at least 2 {what} to judge on (--judged; of `evaluate` --episodes), for "
+                f"intervals; got {judged}."
+            )
+
     def seed_for(self, stream: int) -> int:
         """A seed for another stream of tasks than the run's own."""
         return (self.seed + stream) % 2**32

@@ -12,18 +12,22 @@ import numpy as np
 from metatower.core import Descend, Learner, Positive, State, lift, value
 from metatower.core.errors import UserError
 from metatower.envs.navigation import Navigation
-from metatower.envs.references.navigation import oracle_return, stay_return
+from metatower.envs.references.navigation import oracle_action, oracle_return, stay_action, stay_return
 from metatower.envs.trial import Worlds
 from metatower.evaluation.conclusion import Conclusion, Curves
-from metatower.evaluation.episodes import adaptation_scores
+from metatower.evaluation.episodes import adaptation_scores, scores_after
 from metatower.evaluation.statistics import interval
 from metatower.gradients import FirstOrder, Unrolled
 from metatower.learners import ProMP, maml_rl
+from metatower.learners.informed import Oracle
 from metatower.recipes.base import IN_WORLDS, Recipe
 from metatower.rules import adam, anneal, clip, per_step, rates_for, sgd
 from metatower.rules.common import PerLeaf
 from metatower.training.progress import Progress
 
+STAYS, KNOWS = "stays where it is", "knows the goal"
+REFERENCES = {STAYS: stay_action, KNOWS: oracle_action}
+"""Policies to compare with, in the same worlds."""
 CLIP = 10.0
 """Global norm that the meta-gradient is scaled down to."""
 
@@ -76,8 +80,10 @@ class MAMLNavigation(Recipe):
 
     def check(self) -> None:
         super().check()
-        self.at_least_one("batch", "inner_steps", "judged", "adapted", "epochs")
+        self.at_least_one("batch", "inner_steps", "adapted", "epochs")
         self.above_zero("rate", "inner_rate", "scale", "later")
+        self.from_zero_to_one("discount", "credit")
+        self.two_to_judge_on("worlds")
         if self.first_order and self.outer == "proximal":
             raise UserError(f"{self.name}: --outer proximal has second derivatives: it has no --first-order.")
 
@@ -118,22 +124,22 @@ class MAMLNavigation(Recipe):
         return self.judge_fresh(artefact, episodes=None, seed=self.seed, show=show)
 
     def judge_fresh(self, artefact: Any, *, episodes: int | None, seed: int, show: Progress) -> Conclusion:
-        conclusion, curves, judged = Conclusion(notes=self._notes()), {}, episodes or self.judged
+        judged = dataclasses.replace(self, judged=episodes or self.judged).judged  # refused if it cannot be
+        conclusion, curves = Conclusion(notes=self._notes()), {}
+        how: dict[str, Any] = {"episodes": judged, "seed": seed, "chunk": 50, "show": show}
         for name, learner in {"MAML": artefact, "untrained": self._inner()}.items():
             scores = adaptation_scores(
-                self._further(learner),
-                self.held_out(),
-                episodes=judged,
-                seed=seed,
-                steps=self.adapted,
-                chunk=50,
-                show=show,
-                title=f"judging: {name}",
+                self._further(learner), self.held_out(), steps=self.adapted, title=f"judging: {name}", **how
             )["return"]
             curves[name] = interval(scores)
             for steps in range(self.adapted + 1):
                 conclusion.add(f"{name}, {_after(steps)}", {"return": scores[:, steps]}, "world")
-        conclusion.compare(f"MAML, {_after(1)}", f"MAML, {_after(0)}", f"untrained, {_after(1)}")
+        for name, policy in REFERENCES.items():
+            agent = Oracle(2, policy)
+            scores = scores_after(agent, self.held_out(), (0,), title=f"judging: {name}", **how)["return"]
+            conclusion.add(name, {"return": scores[:, 0]}, "world")
+        conclusion.compare(f"MAML, {_after(1)}", f"MAML, {_after(0)}", f"untrained, {_after(1)}", STAYS)
+        conclusion.compare(f"MAML, {_after(self.adapted)}", KNOWS)
         conclusion.figures["adaptation"] = Curves(
             f"Return in a fresh world against gradient steps of {self.trajectories} episodes each: means of "
             f"{judged:,} worlds with 95 % intervals.",
@@ -160,8 +166,8 @@ class MAMLNavigation(Recipe):
             f"{self.steps:,} meta-steps of {self.batch} worlds, {self.trajectories} episodes to adapt to and as "
             f"many to be judged on; {self.inner_steps} inner step(s) from {self.inner_rate:g}, one learned per leaf, "
             f"and {self.later:g} times that from step to step beyond; "
-            f"linear baseline; advantages in units of their standard deviation; {order}; Adam from {self.rate:g}. Seed "
-            f"{self.seed}.",
+            f"linear baseline; advantages in units of their standard deviation; {order}; Adam from {self.rate:g}; "
+            f"trained with seed {self.seed}.",
         ]
 
 

@@ -102,8 +102,9 @@ def about_structures(recipe: Any, ours: MetaGAN, grid: Losses) -> list[str]:
             f"{recipe.inner_steps} steps. Generated for {len(here)} fresh distributions: {layers}."
         )
     notes.append(
-        f"A right structure is generated on {np.mean(right):.0%} of {count} fresh distributions of known kinds, the "
-        f"best of all on {np.mean(best):.0%}; at random it would be {chance(grid, family.kinds):.0%}. "
+        f"A right structure is generated on {np.mean(right):.0%} of {count} fresh distributions of known kinds, where "
+        f"one that is drawn from all is right on {chance(grid, family.kinds):.0%}; the best of all on "
+        f"{np.mean(best):.0%}, which would be {1 / len(grid):.0%}. "
         f"{used.mean():.0%} of the super-net's multiplications are used."
     )
     return notes

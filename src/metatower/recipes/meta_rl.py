@@ -95,19 +95,13 @@ print(adapted.returns)                   # of each episode"""
     def check(self) -> None:
         super().check()
         self.at_least_one("episodes", "trials", "minibatches", "epochs", "size")
-        if self.judged < 2:
-            raise UserError(
-                f"{self.name}: expected at least 2 trials to judge on (--judged; of `evaluate` --episodes), for "
-                f"intervals; got {self.judged}."
-            )
+        self.two_to_judge_on("trials")
         if self.ablate and self.start:
             raise UserError(f"{self.name}: --ablate trains from fresh weights what --start does not. Take one of them.")
         self.above_zero("rate", "unit")
         if self.chunk is not None:
             self.at_least_one("chunk")
-        for name in ("discount", "trace"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{self.name}: expected --{name} from 0 to 1, got {getattr(self, name):g}.")
+        self.from_zero_to_one("discount", "trace")
         if self.signal == "regret" and not isinstance(self.environment(), Solvable):
             raise UserError(
                 f"{self.name}: the regret of {type(self.environment()).__name__} is not known. Take signal 'reward'."

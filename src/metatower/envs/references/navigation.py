@@ -42,6 +42,12 @@ def oracle_return(environment: Navigation, points: int = 1000) -> float:
     return float(oracle_returns(environment, np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)).mean())
 
 
+def stay_action(task: Float[Array, "2"], observation: Float[Array, "2"], time: Int[Array, ""]) -> Float[Array, "2"]:
+    """The move of who stays at the origin."""
+    del task, time
+    return jnp.zeros_like(observation)
+
+
 def oracle_action(task: Float[Array, "2"], observation: Float[Array, "2"], time: Int[Array, ""]) -> Float[Array, "2"]:
     """The move of who knows the goal: straight there. The environment clips it."""
     del time
