@@ -128,3 +128,27 @@ def test_the_table_of_plain_maml_is_that_of_its_files():
         said = [f"{scale * number:.{digits}f}" for number in (rows[name]["mean"], *rows[name]["ci95"])]
         assert [mean, between] == [said[0], f"[{said[1]}, {said[2]}]"]
         assert beside.startswith(f"{scale * rows[other]['mean']:.{digits}f} {other.split(',')[0]}")
+
+
+def test_the_table_of_learners_that_act_is_that_of_its_file():
+    rows = results("meta_rl")["rows"]
+    first = {row["setting"]: row for row in reversed(rows)}
+    steps = {row["method"]: row for row in rows if row["setting"] == "navigation"}
+    checked = 0
+    for name, reached, between, _ in table_under("Learners that act"):
+        if bandits := re.match(r"RL², bandits of (\d+) arms, (\d+) pulls", name):
+            shown = [first["bandit-{1}-{0}".format(*bandits.groups())]]
+        elif mdps := re.match(r"RL², MDPs, (\d+) episodes", name):
+            shown = [first[f"mdp-{mdps[1]}"]]
+        elif name.startswith("MAML, 2D navigation"):
+            shown = [steps["MAML, after 1 step"], steps["MAML, after 3 steps"]]
+        elif name.startswith("RL², arm"):
+            shown = [first["arm"]]
+        else:
+            continue
+        written = [x.replace("−", "-") for x in re.findall(r"−?[\d.]+", f"{reached} {between}")]
+        wanted = [row["return"] for row in shown] + [bound for row in shown for bound in row["ci95"]]
+        places = [len(x.partition(".")[2]) for x in written]
+        assert written == [f"{x:.{n}f}" for x, n in zip(wanted, places, strict=True)], name
+        checked += 1
+    assert checked >= 10
