@@ -112,6 +112,7 @@ def test_the_arm_is_judged_on_every_split_beside_domain_randomisation(tmp_path):
     for split in ("training", "extrapolation"):
         assert {f"RL², {split}", f"domain randomisation, {split}"} <= set(conclusion.scores)
         assert any(note.startswith(f"{split}: RL² closes") for note in conclusion.notes)
+        assert {"RL²", "domain randomisation"} <= set(conclusion.figures[f"entropy-{split}"].series)
 
 
 def test_how_much_of_a_gap_is_closed():

@@ -97,6 +97,14 @@ class RL2Arm(MetaRL):
                 {name: interval(each["by episode"]) for name, each in scores.items()},
                 np.arange(1, self.episodes + 1),
             )
+            conclusion.figures[f"entropy-{split}"] = Curves(
+                f"How undecided agents that learn are in worlds of the split {split!r}: the entropy of their moves, "
+                "which is below zero where these hardly differ.",
+                "episode of the trial",
+                "entropy (nats)",
+                {name: interval(each["entropy"]) for name, each in scores.items() if "entropy" in each},
+                np.arange(1, self.episodes + 1),
+            )
         return conclusion
 
     def _randomised(self, folder: Path, show: Progress) -> Agent:
