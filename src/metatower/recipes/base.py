@@ -98,9 +98,8 @@ loss, metrics = learner.loss(state, query, key=jax.random.key(1))"""
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{self.name}: expected {flag(name)} from 0 to 1, got {getattr(self, name):g}.")
 
-    def two_to_judge_on(self, what: str) -> None:
-        """Raises UserError if the option `judged` allows no interval."""
-        judged = getattr(self, "judged")  # noqa: B009 (of the recipes that have it)
+    def two_to_judge_on(self, judged: int, what: str) -> None:
+        """Raises UserError if so many allow no interval."""
         if judged < 2:
             raise UserError(
                 f"{self.name}: expected at least 2 {what} to judge on (--judged; of `evaluate` --episodes), for "

@@ -83,7 +83,7 @@ class MAMLNavigation(Recipe):
         self.at_least_one("batch", "inner_steps", "adapted", "epochs")
         self.above_zero("rate", "inner_rate", "scale", "later")
         self.from_zero_to_one("discount", "credit")
-        self.two_to_judge_on("worlds")
+        self.two_to_judge_on(self.judged, "worlds")
         if self.first_order and self.outer == "proximal":
             raise UserError(f"{self.name}: --outer proximal has second derivatives: it has no --first-order.")
 

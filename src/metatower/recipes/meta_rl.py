@@ -95,7 +95,7 @@ print(adapted.returns)                   # of each episode"""
     def check(self) -> None:
         super().check()
         self.at_least_one("episodes", "trials", "minibatches", "epochs", "size")
-        self.two_to_judge_on("trials")
+        self.two_to_judge_on(self.judged, "trials")
         if self.ablate and self.start:
             raise UserError(f"{self.name}: --ablate trains from fresh weights what --start does not. Take one of them.")
         self.above_zero("rate", "unit")

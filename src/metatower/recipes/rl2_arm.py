@@ -124,10 +124,14 @@ class RL2Arm(MetaRL):
         return trainer.result(state)
 
 
+def share_closed(mine: np.ndarray, below: np.ndarray, above: np.ndarray) -> float:
+    """How much of the gap between two agents a third closes."""
+    return float((mine.mean() - below.mean()) / (above.mean() - below.mean()))
+
+
 def closed(mine: np.ndarray, below: np.ndarray, above: np.ndarray) -> str:
-    """How much of the gap between two agents a third closes, with an interval by the delta method over trials."""
-    gap = above.mean() - below.mean()
-    share = (mine.mean() - below.mean()) / gap
+    """The same in a sentence, with an interval by the delta method over trials."""
+    gap, share = above.mean() - below.mean(), share_closed(mine, below, above)
     half = 1.96 * np.std(mine - below - share * (above - below), ddof=1) / np.sqrt(len(mine)) / abs(gap)
     return (
         f"RL² closes {100 * share:.1f} % [{100 * (share - half):.1f}, {100 * (share + half):.1f}] of the gap of "

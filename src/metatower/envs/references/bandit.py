@@ -8,6 +8,7 @@ LONGEST = 150
 """Pulls up to which a table of Gittins indices is made: it has their cube of entries."""
 
 
+@cache
 def bayes_optimal_value(pulls: int, arms: int) -> float:
     """The most reward that any agent can expect of a trial, by dynamic programming over the posteriors.
 
