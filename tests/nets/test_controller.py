@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from metatower.core import pick
-from metatower.nets.controller import PER_BIN, ManagerWorker, Seen, decided
+from metatower.nets.controller import EXPLORE, FOCUS, GAIN, PER_BIN, ManagerWorker, Seen, at_rest, decided, set_out
 
 SEEN = Seen(jnp.ones(4), jnp.zeros((2, PER_BIN)), jnp.zeros(3, jnp.int32), jnp.zeros(3))
 
@@ -49,3 +49,23 @@ def test_once_decided_it_takes_the_likeliest_with_the_same_leaves():
     for a, b in zip(pick(drawing), pick(decided(drawing)), strict=True):
         assert a is b
     assert drawing.explores  # untouched
+
+
+def test_at_rest_it_is_what_it_set_out_as_and_training_does_not_move_that():
+    """A rule of thumb: bins are preferred by their gain, whatever the heads say later."""
+    given = jnp.zeros(PER_BIN).at[GAIN].set(0.5)
+    thumb = set_out(ManagerWorker(4, key=jax.random.key(0), explores=True), 2, FOCUS, given)
+    seen = eqx.tree_at(lambda each: each.bins, SEEN, jnp.zeros((2, PER_BIN)).at[1, GAIN].set(2.0))
+
+    def chosen(controller):
+        return controller.manage(controller.start(), seen, key=jax.random.key(1))[1]
+
+    option = chosen(decided(thumb))
+    assert (int(option.inner), int(option.routine)) == (2, FOCUS)
+    np.testing.assert_allclose(option.logits, [0.0, thumb.unit * 0.5 * 2.0])
+    slopes = eqx.filter_grad(lambda controller: chosen(controller).logits @ jnp.array([0.0, 1.0]))(thumb)
+    assert not jnp.any(slopes.given)
+    assert slopes.plain[GAIN] == 2.0 * thumb.unit
+    moved = eqx.tree_at(lambda each: each.plain, thumb, jnp.ones(PER_BIN))
+    np.testing.assert_array_equal(chosen(at_rest(moved)).logits, chosen(thumb).logits)
+    assert int(chosen(decided(set_out(thumb, 0))).routine) == EXPLORE

@@ -9,7 +9,7 @@ import pytest
 
 from metatower.core import pick
 from metatower.core.errors import UserError
-from metatower.nets.controller import at_rest, decided
+from metatower.nets.controller import EXPLORE, FOCUS, GAIN, at_rest, decided
 from metatower.recipes.hierarchical import BANDIT, OURS, REST, STATIC, HierarchicalRL, traces
 from metatower.recipes.run import execute, load
 from metatower.training.progress import Silent
@@ -44,6 +44,7 @@ def test_the_policy_is_trained_and_judged_beside_its_ablations_and_the_scheduler
     kept = json.loads((tmp_path / "run" / "baselines" / "static.json").read_text())
     assert set(kept) == {"2", str(2 + recipe._runs_worth // 2)}  # for the start, and with the policy's budget on top
     assert recipe._runs_worth > 2 * 2 * 2  # a gradient costs more than its runs
+    assert json.loads((tmp_path / "run" / "baselines" / "thumb.json").read_text()).popitem()[1] in (0, *recipe.thumbs)
 
 
 def test_in_doubt_the_default_ships(monkeypatch):
@@ -66,6 +67,25 @@ def test_in_doubt_the_default_ships(monkeypatch):
         if not ships:
             for a, b in zip(pick(found.controller), pick(at_rest(moved)), strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("best", [0.0, 3.0])
+def test_it_sets_out_as_the_best_rule_of_thumb(tmp_path, monkeypatch, best):
+    recipe = HierarchicalRL(**TINY)
+    tried = []
+
+    def search(self, candidates, *_):
+        tried.extend(candidates)
+        return best
+
+    monkeypatch.setattr(HierarchicalRL, "_best", search)
+    policy, maml = recipe.policy(), recipe.maml()
+    for _ in range(2):  # the second time from its file
+        found = recipe._best_thumb(policy, maml, [0.0, 0.0, -9.0], 2, tmp_path, Silent())
+        assert found.unit * found.given[GAIN] == best
+        assert int(found.default_routine) == (FOCUS if best else EXPLORE)
+        assert int(found.default) == 2
+    assert tried == [0.0, *recipe.thumbs]
 
 
 @pytest.mark.usefixtures("quick_compile")

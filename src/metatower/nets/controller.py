@@ -20,6 +20,8 @@ CHANGES = ("inner rate", "outer rate", "proximal weight")
 """What a worker changes, through the logarithms."""
 PER_BIN = 8
 """Numbers that are seen of each bin."""
+GAIN, PROGRESS = 1, 7
+"""Which of them are its average gain, nought before it was seen, and its progress."""
 
 
 class Seen(eqx.Module):
@@ -70,13 +72,17 @@ class Controller(eqx.Module):
 class ManagerWorker(Controller):
     """A recurrent manager and a worker beneath it; with all heads at zero they do what was given as the default.
 
+    The default is a number of inner steps, a routine, and how bins are preferred by what is seen of them (`given`,
+    linear, never trained): with these at nought a static schedule, else a rule of thumb to set out from, such as to
+    take tasks from where adaptation helps.
+
     The manager scores every bin by the same small network of what was seen of it, so that it knows no bin by its number
     and takes any number of bins. What the worker does depends on the option.
 
     Args:
         numbers: of a run as a whole that are seen.
         choices: how many numbers of inner steps there are to choose from.
-        default: the choice that is taken at first.
+        default: the choice of inner steps that is taken at first; all bins in turn, none preferred (`set_out`).
         size: units of the manager's GRU.
         hidden: tanh units of the worker, and of what scores bins.
         explores: draw options and changes at random, as `gradients.ScoreFunction` needs it; the likeliest if not.
@@ -97,6 +103,8 @@ class ManagerWorker(Controller):
     reflex: Float[Array, "input change"]
     log_scale: Float[Array, " change"]
     default: Int[Array, ""]
+    default_routine: Int[Array, ""]
+    given: Float[Array, " PER_BIN"]
     explores: bool = eqx.field(static=True, default=False)
     smooth: bool = eqx.field(static=True, default=False)
     prefers: float = eqx.field(static=True, default=1.0)
@@ -131,6 +139,8 @@ class ManagerWorker(Controller):
         self.reflex = jnp.zeros((inputs, len(CHANGES)))
         self.log_scale = jnp.full(len(CHANGES), jnp.log(scale))
         self.default = jnp.asarray(default, jnp.int32)
+        self.default_routine = jnp.asarray(EXPLORE, jnp.int32)
+        self.given = jnp.zeros(PER_BIN)
         self.explores, self.smooth, self.prefers, self.unit = explores, smooth, prefers, unit
 
     def start(self) -> Float[Array, " unit"]:
@@ -140,10 +150,11 @@ class ManagerWorker(Controller):
         memory, said = self.manager(memory, seen.numbers)
         x = jnp.concatenate([seen.numbers, said])[None]
         each = jnp.concatenate([seen.bins, jnp.broadcast_to(said, (len(seen.bins), len(said)))], axis=1)
-        scores = self.score(jnp.tanh(self.look(each)))[:, 0] + seen.bins @ self.plain
+        known = self.plain + jax.lax.stop_gradient(self.given)
+        scores = self.score(jnp.tanh(self.look(each)))[:, 0] + seen.bins @ known
         inner, routine = (
             Categorical(self.unit * head(x)[0] + self.prefers * (jnp.arange(len(head.bias)) == default))
-            for head, default in ((self.inner, self.default), (self.routine, EXPLORE))
+            for head, default in ((self.inner, self.default), (self.routine, self.default_routine))
         )
         if not self.explores:
             return memory, Option(self.unit * scores, inner.mode(), routine.mode()), jnp.zeros(())
@@ -163,6 +174,15 @@ class ManagerWorker(Controller):
         changes = Gaussian(mean, self.log_scale)
         drawn = changes.sample(key)
         return drawn, changes.log_probability(drawn)
+
+
+def set_out(
+    controller: ManagerWorker, inner: int, routine: int = EXPLORE, given: Float[Array, " PER_BIN"] | None = None
+) -> ManagerWorker:
+    """The same controller with this default."""
+    preferred = jnp.zeros(PER_BIN) if given is None else given
+    default = jnp.asarray(inner, jnp.int32), jnp.asarray(routine, jnp.int32), preferred
+    return eqx.tree_at(lambda each: (each.default, each.default_routine, each.given), controller, default)
 
 
 def at_rest(controller: ManagerWorker) -> ManagerWorker:

@@ -5,10 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from metatower.nets.controller import CHANGES, EXPLORE, FOCUS, Changed, Chosen, Controller, Option, Seen
-
-PROGRESS = 7
-"""Which of the numbers seen of a bin is its progress."""
+from metatower.nets.controller import CHANGES, EXPLORE, FOCUS, PROGRESS, Changed, Chosen, Controller, Option, Seen
 
 
 class Schedule(Controller):

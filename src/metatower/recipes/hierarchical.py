@@ -20,7 +20,7 @@ from metatower.evaluation.episodes import episode_keys
 from metatower.evaluation.statistics import interval
 from metatower.gradients import ScoreFunction
 from metatower.learners import Guided
-from metatower.nets.controller import Controller, ManagerWorker, at_rest, decided
+from metatower.nets.controller import FOCUS, GAIN, Controller, ManagerWorker, at_rest, decided, set_out
 from metatower.nets.schedulers import Exp3, RandomChoice, Schedule
 from metatower.recipes.maml_baselines import SEARCH_SEED, MAMLBaselines
 from metatower.recipes.on_functions import OnFunctions
@@ -38,7 +38,7 @@ CHOICES, DEFAULT_CHOICE = (1, 3, 5), 1
 LOWEST, HIGHEST = (-1.5, -3.0, -9.0), (2.0, 2.0, -1.0)
 """Between which the random search draws the logs of the factors of inner and outer rate, and of the proximal weight."""
 GATE_SEED, BANDIT_SEED = 303, 404
-STATIC_FILE = "static.json"
+STATIC_FILE, THUMB_FILE = "static.json", "thumb.json"
 TOP_CLIP = 1.0
 BANDIT_RATES, BANDIT_MIXED = (0.3, 1.0, 3.0), 0.1
 
@@ -48,24 +48,26 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     """A manager and a worker guide MAML on distributions of functions some of whose sources are corrupted.
 
     The tasks of a distribution come from eight sources. Of some sources, which ones is not told, the support sets
-    belong to other functions. Every other meta-step a recurrent manager chooses sources, inner steps and a routine;
+    belong to other functions. Every few meta-steps a recurrent manager chooses sources, inner steps and a routine;
     at every meta-step a worker changes the rates. Both are trained on what whole runs gain on clean probe tasks: the
     manager by REINFORCE with a leave-one-out baseline over runs on the same distribution, the worker by the exact
-    gradient through the run. They start as the best static schedule that a random search finds, and ship only if they
-    are better than it on fresh distributions. Judged on tasks of a third pool.
+    gradient through the run. They start as the best static schedule that a random search finds, with tasks drawn from
+    where adaptation helps if that is better still (`thumbs`), and ship only if they are better than this start on fresh
+    distributions. Judged on tasks of a third pool.
     """
 
     name: ClassVar[str] = "hierarchical-rl"
     may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "cost", "held_out_share", "noise")
 
-    steps: int = 120
+    steps: int = 200
+    meta_steps: int = 30
     distributions: int = 4
     """Distributions per storey-2 step."""
     runs: int = 4
     """Runs on each of them, of which the others are the baseline of each; at least 2."""
-    policy_rate: float = 0.005
+    policy_rate: float = 0.002
     """Storey 2's Adam step size for the policy's weights."""
-    every: int = 2
+    every: int = 3
     """Meta-steps per option of the manager."""
     bins: int = 8
     """Sources of a distribution."""
@@ -79,6 +81,8 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     """What a gradient evaluation costs, in units of log loss."""
     static_searched: int = 60
     """Static schedules that are tried for the start."""
+    thumbs: tuple[float, ...] = (1.0, 3.0, 10.0)
+    """Logits per unit of gain by which sources may be drawn at the start, beside taking all in turn."""
     gate: int = 150
     """Validation distributions on which the policy has to be better than its start."""
     inner_rate: float = 0.02
@@ -144,7 +148,7 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
         """The tower over pooled MAML, at the static schedule that the search found."""
         maml = self._start(folder, show)
         logs, inner = self._best_static(maml, self.static_searched, folder, show)
-        controller = with_default(learner.objective.learner.controller, inner)
+        controller = self._best_thumb(learner.objective.learner.controller, maml, logs, inner, folder, show)
         return eqx.tree_at(
             lambda tower: tuple(getattr(tower.objective.learner, name) for name in ("learner", "logs", "controller")),
             learner,
@@ -224,6 +228,22 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
         logs, inner = kept[str(count)]
         return logs, inner
 
+    def _best_thumb(
+        self, policy: ManagerWorker, maml: Descend, logs: list[float], inner: int, folder: Path, show: Progress
+    ) -> ManagerWorker:
+        """The policy set out as the best rule of thumb on validation distributions: all sources in turn, or by gain."""
+        candidates = {0.0: set_out(policy, inner)}
+        for weight in self.thumbs:
+            given = jnp.zeros_like(policy.given).at[GAIN].set(weight / policy.unit)
+            candidates[weight] = set_out(policy, inner, FOCUS, given)
+        path = folder / "baselines" / THUMB_FILE
+        if not path.exists():
+            runs = {weight: self.guided(decided(each), maml, logs) for weight, each in candidates.items()}
+            best = self._best(runs, self.searched_on, SEARCH_SEED, show, "rules of thumb") if self.thumbs else 0.0
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"logits per unit of gain": best})
+        return candidates[read_json(path)["logits per unit of gain"]]
+
     def _bandit(self, best: Guided, inner: int, show: Progress) -> Guided:
         """The bandit at the best static rates, with the rate and the reward that are best on validation."""
 
@@ -254,7 +274,8 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
             np.array_equal(a, b)
             for a, b in zip(pick(artefact.controller), pick(at_rest(artefact.controller)), strict=True)
         )
-        size = sum(leaf.size for leaf in pick(artefact.controller))
+        size = sum(leaf.size for leaf in pick(artefact.controller)) - artefact.controller.given.size
+        weight = float(artefact.controller.unit * artefact.controller.given[GAIN])
         runs = self.steps * self.distributions * self.runs
         return [
             "The policy was not better than the default on fresh distributions, with one-sided 95 % confidence: the "
@@ -265,7 +286,9 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
             f"{self.steps:,} storey-2 steps of {self.distributions} distributions with {self.runs} runs on each, of a "
             f"policy with {size:,} numbers: {runs:,} runs of K = {self.meta_steps} meta-steps of {self.meta_batch} "
             f"tasks. It starts from {self.pooled_steps:,} steps of pooled MAML and the best of {self.static_searched} "
-            f"static schedules. Seed {self.seed}.",
+            f"static schedules, "
+            + (f"with sources drawn by {weight:g} logits per unit of gain" if weight else "all sources in turn")
+            + f". Seed {self.seed}.",
             "The best static schedule was chosen among "
             f"{self.static_searched + self._runs_worth // self.searched_on:,}, each on {self.searched_on} validation "
             "distributions, with as many floating-point operations as the policy's training: factors of inner "
@@ -317,11 +340,6 @@ def _shipped(guided: Guided) -> Guided:
 def static(inner: int, drift=(0.0, 0.0, 0.0)) -> Schedule:
     """A schedule that changes nothing."""
     return Schedule(jnp.asarray(inner, jnp.int32), jnp.asarray(drift))
-
-
-def with_default(controller: ManagerWorker, inner: int) -> ManagerWorker:
-    """The controller whose choice at rest is this number of inner steps."""
-    return eqx.tree_at(lambda each: each.default, controller, jnp.asarray(inner, jnp.int32))
 
 
 def only_the(controller: ManagerWorker, part: str) -> ManagerWorker:
