@@ -7,21 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import (
-    AGENTS,
-    CLASSIFIERS,
-    LEARNERS,
-    ROWS,
-    Curve,
-    Memory,
-    data,
-    data_of,
-    key,
-    number,
-    shapes,
-    stepped,
-    up,
-)
+from tests.contract import AGENTS, CLASSIFIERS, LEARNERS, ROWS, data_of, shapes, stepped
+from tests.toys import Curve, Memory, data, key, number, up
 
 import metatower
 from metatower import Descend, Expected, Learner, Objective, Tasks, lift, sgd

@@ -1,6 +1,7 @@
 import jax
 import pytest
-from tests.contract import LEARNERS, ROWS, Memory, curve, number, up
+from tests.contract import LEARNERS, ROWS
+from tests.toys import Memory, curve, number, up
 
 from metatower import Constant, Descend, adam, clip, lift, per_step, rates_for, sgd
 from metatower.core.describe import base_steps, describe

@@ -2,7 +2,7 @@
 
 import jax
 import pytest
-from tests.contract import Memory, data, number
+from tests.toys import Memory, data, number
 
 from metatower import lift, sgd
 

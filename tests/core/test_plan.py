@@ -3,7 +3,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import pytest
-from tests.contract import Memory, data, number, up
+from tests.toys import Memory, data, number, up
 
 from metatower import Descend, lift, sgd
 from metatower.core.errors import UserError

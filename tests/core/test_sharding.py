@@ -6,7 +6,8 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
-from tests.contract import ESTIMATORS, EXACT, Memory, curve, data, number, up
+from tests.contract import ESTIMATORS, EXACT
+from tests.toys import Memory, curve, data, number, up
 
 from metatower import sgd
 from metatower.core.sharding import Sharded, how_spread, shard

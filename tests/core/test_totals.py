@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import curve, data, number, up
+from tests.toys import curve, data, number, up
 
 from metatower import Descend, Task, Tasks, lift, sgd
 from metatower.core.keys import fork

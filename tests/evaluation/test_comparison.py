@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import Bowl, Bowls, number
+from tests.toys import Bowl, Bowls, number
 
 from metatower import Descend, Learner, Task, Tasks, lift, sgd
 from metatower.core import pick, put

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import Bowl, Bowls, number
+from tests.toys import Bowl, Bowls, number
 
 from metatower import Descend, Learner, Positive, Task, Tasks, adam, lift, sgd
 from metatower.core import Expected, Unrolled

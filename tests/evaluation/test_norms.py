@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import Blobs, curve, embedding, number
+from tests.toys import Blobs, curve, embedding, number
 
 from metatower.core import value
 from metatower.core.errors import UserError

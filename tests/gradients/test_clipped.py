@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array
-from tests.contract import curve, data, key, maml, number
+from tests.toys import curve, data, key, number
 
 from metatower import Expected, Objective, Task, Tasks, lift, sgd
 from metatower.core import Unrolled, pick, put
 from metatower.core.keys import fork
 from metatower.gradients import PES, Clipped, Evolution, ForwardMode, MixedMode, Relative, ScoreFunction
+from metatower.learners import maml
 from metatower.nets import Examples
 from metatower.tasks.chance import uniforms
 

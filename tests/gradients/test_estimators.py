@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import ESTIMATORS, EXACT, Bowl, Bowls, Slopes, curve, key, number
+from tests.contract import ESTIMATORS, EXACT
+from tests.toys import Bowl, Bowls, Slopes, curve, key, number
 
 from metatower import Descend, Expected, lift, sgd
 from metatower.core import Unrolled, pick, put

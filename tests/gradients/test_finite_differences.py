@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from tests.contract import EXACT, LEARNERS, RULES, Slopes, curve, data, key, number, up
+from tests.contract import EXACT, LEARNERS, RULES
+from tests.toys import Slopes, curve, data, key, number, up
 
 from metatower import Descend, Expected, Learner, rates_for, sgd
 from metatower.core import Gradient, Unrolled, pick, put

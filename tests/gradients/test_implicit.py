@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import Bowl, Bowls, curve, data, key, number
+from tests.toys import Bowl, Bowls, curve, data, key, number
 
 from metatower import Objective, Positive, Task, Tasks, lift, sgd
 from metatower.core import Expected, Unrolled, pick, put

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import Slopes, curve, data, key, number, up
 from tests.gradients.test_finite_differences import check
+from tests.toys import Slopes, curve, data, key, number, up
 
 from metatower import Descend, Expected, sgd
 from metatower.core import Unrolled, pick, put

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import Bowl, Bowls, Slopes, curve, data, key, number, up
+from tests.toys import Bowl, Bowls, Slopes, curve, data, key, number, up
 
 from metatower import Descend, Expected, Learner, Task, Tasks, lift, sgd
 from metatower.core import Unrolled, describe, pick, put

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import curve, data, key, maml, number
+from tests.toys import curve, data, key, number
 
 from metatower import Expected
 from metatower.core import Unrolled, pick, put
 from metatower.gradients import Clipped, Lifelong, MultiStep, Relative, Reptile
+from metatower.learners import maml
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compile")
 

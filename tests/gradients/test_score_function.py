@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import Bowl, Bowls, curve, key, number
+from tests.toys import Bowl, Bowls, curve, key, number
 
 from metatower import Expected, Learner, Task, Tasks, lift, sgd
 from metatower.core import Unrolled, pick, put

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import Slopes, curve, key, number
+from tests.toys import Slopes, curve, key, number
 
 from metatower import Descend, Expected, Task, sgd
 from metatower.core import Unrolled, pick, put, run

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import curve, key, number
+from tests.toys import curve, key, number
 
 from metatower import Descend, Learner, Task, Tasks, lift, sgd
 from metatower.core import Unrolled
@@ -124,7 +124,7 @@ def test_both_failing_is_not_hidden():
 
     class Broken(Tasks):
         def sample(self, key):
-            from tests.contract import data
+            from tests.toys import data
 
             task = data(1).sample(key)
             return jax.tree.map(lambda x: x * jnp.nan, task)

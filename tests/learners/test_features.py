@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from tests.contract import CLASSIFIERS, Blobs, Tanh, embedding, key, number
+from tests.contract import CLASSIFIERS
+from tests.toys import Blobs, Tanh, embedding, key, number
 
 from metatower import Task, Tasks
 from metatower.core import Expected, pick, put

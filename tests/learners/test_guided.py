@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import Bowl, Slopes, curve, guided, key, number
+from tests.contract import guided
+from tests.toys import Bowl, Slopes, curve, key, number
 
 from metatower import Descend, Expected, Task, Tasks, adam, clip, lift, sgd
 from metatower.core import pick

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import Bowl, Bowls, curve, data, key, number
+from tests.toys import Bowl, Bowls, curve, data, key, number
 
 from metatower import adam, lift, sgd
 from metatower.core import names, pick

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import Blobs, key, number
+from tests.toys import Blobs, key, number
 
 from metatower import Constant, Positive, adam, clip, lift
 from metatower.core import names, value

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import Slopes, adaptation, curve, data, key, number, stepped
+from tests.contract import adaptation, stepped
+from tests.toys import Slopes, curve, data, key, number
 
 from metatower import Descend, adam, lift, sgd
 from metatower.core import pick

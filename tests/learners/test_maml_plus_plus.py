@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import Blobs, curve, data, embedding, key, number
+from tests.toys import Blobs, curve, data, embedding, key, number
 
 from metatower import Descend, lift, sgd
 from metatower.core import pick

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import key, number
+from tests.toys import key, number
 
 from metatower import Descend, Expected, adam, clip, rates_for, sgd
 from metatower.core import pick, put, value

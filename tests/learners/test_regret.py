@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import guess, key
+from tests.toys import guess, key
 
 from metatower import sgd
 from metatower.core import pick, put

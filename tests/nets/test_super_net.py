@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import key
+from tests.toys import key
 
 from metatower import Constant
 from metatower.core import pick

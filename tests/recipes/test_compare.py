@@ -5,7 +5,7 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
-from tests.contract import Slopes, curve, number
+from tests.toys import Slopes, curve, number
 
 from metatower import Descend, lift, sgd
 from metatower.cli import main

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.contract import Bowl, Bowls, number
+from tests.toys import Bowl, Bowls, number
 
 from metatower import Descend, adam, lift, sgd
 from metatower.core import names, pick

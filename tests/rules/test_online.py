@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
-from tests.contract import Bowl, key, number
+from tests.toys import Bowl, key, number
 
 from metatower import Descend, Positive, adam, momentum, sgd
 from metatower.rules import online

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tests.contract import curve, number
+from tests.toys import curve, number
 
 from metatower import Positive, adam, anneal, clip, from_optax, momentum, per_step, rates_for, sgd, value
 from metatower.core import names, pick
