@@ -225,7 +225,7 @@ def test_what_is_seen_of_a_bin_and_of_the_slope():
 
 
 def test_the_bandit_takes_the_bin_that_pays():
-    bandit = Exp3(jnp.array(1.0), jnp.array(0.1), jnp.array(0.0), jnp.array(0), 2)
+    bandit = Exp3(*map(jnp.array, (1.0, 0.1, 0.0, 0, FOCUS)), jnp.zeros(3), 2)
     plain = Descend(Bowl(number(1.0)), sgd(0.9), steps=1)  # bowls of curvature 3 make it diverge
     learner = dataclasses.replace(bowls(bandit, steps=30), learner=plain)
     state = learner.adapt(Two(number(1.0)), key=key(0))

@@ -10,7 +10,8 @@ import pytest
 from metatower.core import pick
 from metatower.core.errors import UserError
 from metatower.nets.controller import EXPLORE, FOCUS, GAIN, at_rest, decided
-from metatower.recipes.hierarchical import BANDIT, OURS, REST, STATIC, HierarchicalRL, traces
+from metatower.recipes.hierarchical import BANDIT, DRIFTING, OURS, REST, STATIC, HierarchicalRL, traces
+from metatower.recipes.hierarchical_rivals import best_thumb
 from metatower.recipes.run import execute, load
 from metatower.training.progress import Silent
 
@@ -28,7 +29,7 @@ def test_the_policy_is_trained_and_judged_beside_its_ablations_and_the_scheduler
     summary = execute(recipe, tmp_path / "run", Silent())
     names = {row["name"] for row in summary["results"]}
     others = (
-        STATIC, BANDIT, "random controller", REST, "controller shuffled", "manager frozen", "worker frozen",
+        STATIC, DRIFTING, BANDIT, "random controller", REST, "controller shuffled", "manager frozen", "worker frozen",
         "pooled MAML + K", "pooled MAML + 5K", "MAML, rates from random search", "default MAML",
     )  # fmt: skip
     for label in recipe.judged_on():
@@ -42,7 +43,9 @@ def test_the_policy_is_trained_and_judged_beside_its_ablations_and_the_scheduler
     state = artefact.adapt(world.support, key=jax.random.key(1))
     assert np.isfinite(artefact.loss(state, world.query, key=jax.random.key(2))[0])
     kept = json.loads((tmp_path / "run" / "baselines" / "static.json").read_text())
-    assert set(kept) == {"2", str(2 + recipe._runs_worth // 2)}  # for the start, and with the policy's budget on top
+    more = str(2 + recipe._runs_worth // 2)
+    assert set(kept) == {"2", more, f"{more} drifting"}  # for the start, and with the policy's budget on top
+    assert (kept[more][2], kept[f"{more} drifting"][2][2]) == ([0.0, 0.0, 0.0], 0.0)
     assert recipe._runs_worth > 2 * 2 * 2  # a gradient costs more than its runs
     assert json.loads((tmp_path / "run" / "baselines" / "thumb.json").read_text()).popitem()[1] in (0, *recipe.thumbs)
 
@@ -81,7 +84,7 @@ def test_it_sets_out_as_the_best_rule_of_thumb(tmp_path, monkeypatch, best):
     monkeypatch.setattr(HierarchicalRL, "_best", search)
     policy, maml = recipe.policy(), recipe.maml()
     for _ in range(2):  # the second time from its file
-        found = recipe._best_thumb(policy, maml, [0.0, 0.0, -9.0], 2, tmp_path, Silent())
+        found = best_thumb(recipe, policy, maml, [0.0, 0.0, -9.0], 2, tmp_path, Silent())
         assert found.unit * found.given[GAIN] == best
         assert int(found.default_routine) == (FOCUS if best else EXPLORE)
         assert int(found.default) == 2

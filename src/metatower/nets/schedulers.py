@@ -70,12 +70,16 @@ class Exp3(Controller):
         progress: what progress counts in the reward, and 1 − `progress` what the gain does.
         bins: how many.
         inner: which of the numbers of inner steps.
+        routine: FOCUS draws tasks from bins by p, EXPLORE takes all in turn and weights their tasks by p.
+        drift: what is added to the log rates at every meta-step.
     """
 
     rate: Float[Array, ""]
     mixed: Float[Array, ""]
     progress: Float[Array, ""]
     inner: Int[Array, ""]
+    routine: Int[Array, ""]
+    drift: Float[Array, " change"]
     bins: int = eqx.field(static=True)
 
     def start(self) -> tuple[Array, Array]:
@@ -86,6 +90,10 @@ class Exp3(Controller):
         rewards = self.progress * seen.bins[seen.drawn, PROGRESS] + (1 - self.progress) * seen.gain
         earned = jnp.clip(rewards, -1.0, 1.0)
         picked = jax.nn.one_hot(seen.drawn, self.bins, dtype=sums.dtype)
-        sums = sums + self.rate * (earned / chance[seen.drawn]) @ picked / len(earned)
+        drawn = jnp.where(self.routine == EXPLORE, 1 / self.bins, chance)  # how likely each bin was to be seen
+        sums = sums + self.rate * (earned / drawn[seen.drawn]) @ picked / len(earned)
         chance = (1 - self.mixed) * jax.nn.softmax(sums) + self.mixed / self.bins
-        return (sums, chance), Option(jnp.log(chance), self.inner, jnp.array(FOCUS)), jnp.zeros(())
+        return (sums, chance), Option(jnp.log(chance), self.inner, self.routine), jnp.zeros(())
+
+    def work(self, memory: tuple[Array, Array], seen: Seen, option: Option, *, key: PRNGKeyArray) -> Changed:
+        return self.drift, jnp.zeros(())

@@ -158,11 +158,10 @@ def plan(asked: Asked, where: Ground, show: Progress) -> Planned:
     head_start = max(1, round(where.start_share * trained.get(feature_baselines.PROTOTYPES, 0)))
     steps, evaluations = {}, {"pooled MAML": pooled_total * base.pooled_batch * base.inner_steps}
     for name, family in families.items():
-        recipe = family_recipe(name, where, seed=asked.seeds[0])
-        one = step_flops(recipe.learner(), recipe.data())
+        recipe = family_recipe(name, where, seed=asked.seeds[0], searched_on=tuned_on)
         begun = pooled_steps if family.from_pooled else 0
         spent = head_start * heads[feature_baselines.PROTOTYPES] if family.by_features else begun * pooled_flops
-        steps[name] = max(1, round((flops - spent) / one))
+        steps[name] = max(1, round((flops - spent - recipe.flops_besides()) / recipe.flops_of_step()))
         gradients = recipe.evaluations()
         start = begun * base.pooled_batch * base.inner_steps
         evaluations[name] = None if gradients is None else start + steps[name] * gradients

@@ -85,6 +85,8 @@ def _budget(name: str, planned: Planned, parents: dict[str, str]) -> int | None:
         return planned.evaluations[parents[name]]
     if name == "default MAML" or name.removesuffix(" + K") in planned.heads:
         return 0
+    if name in parents and not FAMILIES[parents[name]].from_pooled:
+        return 0  # frozen at its start, which is fresh
     if name.startswith("pooled MAML"):
         return planned.evaluations["pooled MAML"]
     if name == "MAML, rates from random search":

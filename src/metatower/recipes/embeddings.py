@@ -36,9 +36,11 @@ class Embedding(FewShot):
         return lift(self.head(self.net(None)), rule, batch=self.batch)
 
     def about_training(self) -> str:
+        halved = "max-pooling" if self.stride == 1 else f"strides of {self.stride}"
         return (
-            f"Trained on {self.train_ways} ways, {self.shots} shot(s), {self.train_queries} queries, {self.batch} "
-            f"task(s) per step, {self.steps:,} steps of Adam from {self.rate:g}; norms of support and query apart."
+            f"Blocks that halve by {halved}. Trained on {self.train_ways} ways, {self.shots} shot(s), "
+            f"{self.train_queries} queries, {self.batch} task(s) per step, {self.steps:,} steps of Adam "
+            f"from {self.rate:g}; norms of support and query apart."
         )
 
 

@@ -61,7 +61,7 @@ FAMILIES: dict[str, Family] = {
         "The manager is trained by REINFORCE, the worker by the gradient through whole runs; where they are not better "
         "than the best static schedule on validation distributions, that schedule ships.",
         slower=1.5,
-        options={"static_searched": 16, "gate": 96, "policy_rate": 0.005, "every": 2, "thumbs": ()},
+        options={"static_searched": 16, "gate": 96, "policy_rate": 0.005, "every": 2, "thumbs": (0.0,)},
     ),
     "meta-gan": Family(
         MetaGANFunctions,

@@ -20,27 +20,33 @@ from metatower.evaluation.episodes import episode_keys
 from metatower.evaluation.statistics import interval
 from metatower.gradients import ScoreFunction
 from metatower.learners import Guided
-from metatower.nets.controller import FOCUS, GAIN, Controller, ManagerWorker, at_rest, decided, set_out
-from metatower.nets.schedulers import Exp3, RandomChoice, Schedule
-from metatower.recipes.maml_baselines import SEARCH_SEED, MAMLBaselines
+from metatower.nets.controller import GAIN, Controller, ManagerWorker, at_rest, decided
+from metatower.nets.schedulers import RandomChoice
+from metatower.recipes.hierarchical_rivals import (
+    CHOICES,
+    DEFAULT_CHOICE,
+    DRIFT,
+    best_bandit,
+    best_schedule,
+    best_thumb,
+    in_words,
+    scheduled,
+    static,
+)
+from metatower.recipes.maml_baselines import MAMLBaselines
 from metatower.recipes.on_functions import OnFunctions
 from metatower.rules import adam, anneal, clip, momentum
 from metatower.tasks.binned import CorruptedFamily
 from metatower.tasks.functions import FunctionFamily
-from metatower.training.files import read_json, write_json
 from metatower.training.progress import Progress
 
 OURS = "hierarchical RL"
 STATIC, BANDIT, REST = "best static schedule", "learning-progress bandit", "controller frozen at its start"
+DRIFTING = "best schedule of rates"
 PROBE, JUDGED = 1, 2
 """The pools that rewards and verdicts come from; tasks to learn from are of pool 0."""
-CHOICES, DEFAULT_CHOICE = (1, 3, 5), 1
-LOWEST, HIGHEST = (-1.5, -3.0, -9.0), (2.0, 2.0, -1.0)
-"""Between which the random search draws the logs of the factors of inner and outer rate, and of the proximal weight."""
-GATE_SEED, BANDIT_SEED = 303, 404
-STATIC_FILE, THUMB_FILE = "static.json", "thumb.json"
+GATE_SEED = 303
 TOP_CLIP = 1.0
-BANDIT_RATES, BANDIT_MIXED = (0.3, 1.0, 3.0), 0.1
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     static_searched: int = 60
     """Static schedules that are tried for the start."""
     thumbs: tuple[float, ...] = (1.0, 3.0, 10.0)
-    """Logits per unit of gain by which sources may be drawn at the start, beside taking all in turn."""
+    """Logits per unit of gain by which sources may be drawn at the start, beside taking all in turn; 0: only that."""
     gate: int = 150
     """Validation distributions on which the policy has to be better than its start."""
     inner_rate: float = 0.02
@@ -147,8 +153,8 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     def begin(self, learner: Descend, folder: Path, show: Progress) -> Descend:
         """The tower over pooled MAML, at the static schedule that the search found."""
         maml = self._start(folder, show)
-        logs, inner = self._best_static(maml, self.static_searched, folder, show)
-        controller = self._best_thumb(learner.objective.learner.controller, maml, logs, inner, folder, show)
+        logs, inner, _ = best_schedule(self, maml, self.static_searched, folder, show)
+        controller = best_thumb(self, learner.objective.learner.controller, maml, logs, inner, folder, show)
         return eqx.tree_at(
             lambda tower: tuple(getattr(tower.objective.learner, name) for name in ("learner", "logs", "controller")),
             learner,
@@ -172,16 +178,18 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
         """The family's own: the guided run, its ablations, and who else chooses tasks or rates."""
         start = _shipped(self.begin(self.learner(), folder, show).objective.learner)
         more = self.static_searched + self._runs_worth // self.searched_on
-        logs, inner = self._best_static(start.learner, more, folder, show)
+        schedules = {
+            name: scheduled(self, start.learner, *best_schedule(self, start.learner, more, folder, show, drift))
+            for name, drift in ((STATIC, 0.0), (DRIFTING, DRIFT))
+        }
 
         def by(controller, **other) -> Guided:
             return dataclasses.replace(artefact, controller=controller, **other)
 
-        best = by(static(inner), logs=jnp.asarray(logs, jnp.float32))
         return {
             OURS: artefact,
-            STATIC: best,
-            BANDIT: self._bandit(best, inner, show),
+            **schedules,
+            BANDIT: best_bandit(self, list(schedules.values()), show),
             "random controller": by(RandomChoice(jnp.array(0.3), len(CHOICES))),
             REST: start,
             "controller shuffled": by(shuffled(start.controller, artefact.controller, jax.random.key(self.seed))),
@@ -200,76 +208,39 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
 
     def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
         contestants = {**self.contestants(artefact, folder, show), **self.baselines(folder, show)}
-        conclusion = Conclusion(notes=self._notes(artefact, contestants[STATIC]))
+        conclusion = Conclusion(notes=self._notes(artefact, contestants))
         for label, family in self.judged_on().items():
             for name, learner in contestants.items():
                 scores = self._judge(learner, family, self.episodes, self.seed, show, f"judging: {name}{label}")
                 conclusion.add(name + label, scores, "distribution")
             others = [name for name in contestants if name != OURS]
             conclusion.compare(OURS + label, *(name + label for name in others))
-            conclusion.notes += [_in_percent(conclusion, label, name) for name in (STATIC, BANDIT, REST)]
+            conclusion.notes += [_in_percent(conclusion, label, name) for name in (STATIC, DRIFTING, BANDIT, REST)]
         conclusion.figures.update(self._choices(artefact))
         return conclusion
 
-    def _best_static(self, maml: Descend, count: int, folder: Path, show: Progress) -> tuple[list[float], int]:
-        """The best of so many static schedules on validation distributions; the first is what was given."""
-        path = folder / "baselines" / STATIC_FILE
-        kept = read_json(path) if path.exists() else {}
-        if str(count) not in kept:
-            rng = np.random.default_rng(self.seed)
-            draws = [((0.0, 0.0, -9.0), DEFAULT_CHOICE)]
-            for _ in range(count - 1):
-                draws.append((tuple(rng.uniform(LOWEST, HIGHEST).tolist()), int(rng.integers(len(CHOICES)))))
-            candidates = {each: self.guided(static(each[1]), maml, each[0]) for each in draws}
-            logs, inner = self._best(candidates, self.searched_on, SEARCH_SEED, show, "static schedules")
-            kept[str(count)] = [list(logs), inner]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, kept)
-        logs, inner = kept[str(count)]
-        return logs, inner
+    def evaluations(self) -> int:
+        # as many inner steps as may be chosen are worked out, whatever is chosen; probes judge both ends of a run
+        a_run = self.meta_steps * self.meta_batch * max(CHOICES) + 2 * self.judged * self.inner_steps
+        return self.distributions * self.runs * a_run
 
-    def _best_thumb(
-        self, policy: ManagerWorker, maml: Descend, logs: list[float], inner: int, folder: Path, show: Progress
-    ) -> ManagerWorker:
-        """The policy set out as the best rule of thumb on validation distributions: all sources in turn, or by gain."""
-        candidates = {0.0: set_out(policy, inner)}
-        for weight in self.thumbs:
-            given = jnp.zeros_like(policy.given).at[GAIN].set(weight / policy.unit)
-            candidates[weight] = set_out(policy, inner, FOCUS, given)
-        path = folder / "baselines" / THUMB_FILE
-        if not path.exists():
-            runs = {weight: self.guided(decided(each), maml, logs) for weight, each in candidates.items()}
-            best = self._best(runs, self.searched_on, SEARCH_SEED, show, "rules of thumb") if self.thumbs else 0.0
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"logits per unit of gain": best})
-        return candidates[read_json(path)["logits per unit of gain"]]
+    def flops_besides(self) -> float:
+        rules = len({0.0, *self.thumbs})
+        return (
+            (self.static_searched + (rules if rules > 1 else 0)) * self.searched_on + 2 * self.gate
+        ) * self._flops_of_run
 
-    def _bandit(self, best: Guided, inner: int, show: Progress) -> Guided:
-        """The bandit at the best static rates, with the rate and the reward that are best on validation."""
-
-        def bandit(rate: float, progress: float) -> Exp3:
-            numbers = (jnp.asarray(number, jnp.float32) for number in (rate, BANDIT_MIXED, progress))
-            return Exp3(*numbers, inner=jnp.asarray(inner, jnp.int32), bins=self.bins)
-
-        candidates = {
-            (rate, progress): dataclasses.replace(
-                best,
-                controller=bandit(rate, progress),
-                every=1,
-            )
-            for rate in BANDIT_RATES
-            for progress in (0.0, 1.0)
-        }
-        return candidates[self._best(candidates, self.tuned_on, BANDIT_SEED, show, "bandits")]
+    @cached_property
+    def _flops_of_run(self) -> float:
+        a_step = step_flops(self.guided(static(DEFAULT_CHOICE)), self._one_of(self.data()))
+        return self.meta_steps * a_step
 
     @cached_property
     def _runs_worth(self) -> int:
         """The runs at a static schedule that take as many floating-point operations as the policy's training."""
-        data = self.data()
-        a_run = self.meta_steps * step_flops(self.guided(static(DEFAULT_CHOICE)), self._one_of(data))
-        return round(self.steps * step_flops(self.learner(), data) / a_run)
+        return round(self.steps * self.flops_of_step() / self._flops_of_run)
 
-    def _notes(self, artefact: Guided, best: Any) -> list[str]:
+    def _notes(self, artefact: Guided, contestants: dict[str, Any]) -> list[str]:
         resting = all(
             np.array_equal(a, b)
             for a, b in zip(pick(artefact.controller), pick(at_rest(artefact.controller)), strict=True)
@@ -289,12 +260,12 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
             f"static schedules, "
             + (f"with sources drawn by {weight:g} logits per unit of gain" if weight else "all sources in turn")
             + f". Seed {self.seed}.",
-            "The best static schedule was chosen among "
+            "Schedules were chosen among "
             f"{self.static_searched + self._runs_worth // self.searched_on:,}, each on {self.searched_on} validation "
-            "distributions, with as many floating-point operations as the policy's training: factors of inner "
-            f"and outer rate {np.exp(best.logs[0]):.3g} and {np.exp(best.logs[1]):.3g}, proximal weight "
-            f"{np.exp(best.logs[2]):.2g}, {CHOICES[int(best.controller.inner)]} inner steps. The bandit (EXP3) has its "
-            "rates.",
+            "distributions, with as many floating-point operations as the policy's training. "
+            f"Static: {in_words(contestants[STATIC])}. With rates that move: {in_words(contestants[DRIFTING])}. The "
+            "bandit (EXP3), with the rates of one of them and sources drawn or weighted, whatever was best on "
+            f"validation: {in_words(contestants[BANDIT])}.",
             f"Judged on {self.episodes} distributions, the same for all, each by {self.final_judged} clean tasks of a "
             "pool that neither training nor rewards nor searches have used. Intervals are over distributions, of one "
             "training run.",
@@ -335,11 +306,6 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
 def _shipped(guided: Guided) -> Guided:
     """As it is judged and kept: nothing is drawn, and the loss is that of the queries."""
     return dataclasses.replace(guided, rewarded=False, controller=decided(guided.controller))
-
-
-def static(inner: int, drift=(0.0, 0.0, 0.0)) -> Schedule:
-    """A schedule that changes nothing."""
-    return Schedule(jnp.asarray(inner, jnp.int32), jnp.asarray(drift))
 
 
 def only_the(controller: ManagerWorker, part: str) -> ManagerWorker:

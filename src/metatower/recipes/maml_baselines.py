@@ -131,6 +131,14 @@ class MAMLBaselines(Recipe):
         """The `contestants` of `metatower compare`: fewer, where some of them need a training of their own."""
         return self.contestants(artefact, folder, show)
 
+    def flops_of_step(self) -> float:
+        """Floating-point operations of one storey-2 step, as a mean over steps."""
+        return step_flops(self.learner(), self.data())
+
+    def flops_besides(self) -> float:
+        """Of what is searched and judged before and after the steps, to train the artefact."""
+        return 0.0
+
     def evaluations(self) -> int | None:
         """Base-learner gradients that one storey-2 step evaluates; None if nobody knows."""
         return base_steps(self.learner())
@@ -196,7 +204,7 @@ class MAMLBaselines(Recipe):
         """Floating-point operations of a step of the top storey, of a step of pooled MAML, of a meta-step of a run."""
         data = self.data()
         return (
-            step_flops(self.learner(), data),
+            self.flops_of_step(),
             step_flops(self._pooled_trainer(), Pooled(data)),
             step_flops(self.trainer(), self._one_of(data)),
         )

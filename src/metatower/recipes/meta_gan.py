@@ -23,7 +23,13 @@ from metatower.learners.meta_gan_trainer import MetaGANTrainer, meta_gan_trainer
 from metatower.nets import Supervised
 from metatower.nets.super_net import OfOps, of_ops, super_net
 from metatower.recipes.maml_baselines import CHUNK, INNER_CLIP, MAMLBaselines
-from metatower.recipes.meta_gan_notes import about_memory, about_run, judge_ensembles
+from metatower.recipes.meta_gan_notes import (
+    about_memory,
+    about_run,
+    evaluations_of_step,
+    flops_of_step,
+    judge_ensembles,
+)
 from metatower.recipes.meta_gan_structures import about_structures, best_of, called, of_fixed_structures
 from metatower.recipes.on_functions import OnFunctions
 from metatower.rules import adam, anneal, clip, rates_for, sgd
@@ -165,6 +171,12 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
             explore=round(self.explore * self.steps),
             credit=self.credit,
         )
+
+    def flops_of_step(self) -> float:
+        return flops_of_step(self)
+
+    def evaluations(self) -> int:
+        return evaluations_of_step(self.learner())
 
     def probes(self) -> jax.Array:
         """Where fingerprints look: along the line, or at inputs of some training tasks where there is no line."""

@@ -11,6 +11,7 @@ from metatower.evaluation.conclusion import Conclusion
 from metatower.evaluation.generated import audit, diversity
 from metatower.evaluation.predictions import best_sigma, calibration_error, mixture_nll
 from metatower.learners.meta_gan import MetaGAN
+from metatower.learners.meta_gan_trainer import MetaGANTrainer
 from metatower.tasks.pooled import Pooled
 from metatower.training.progress import Progress
 
@@ -31,13 +32,19 @@ def about_memory(recipe: Any, artefact: MetaGAN) -> list[str]:
     return notes
 
 
-def costs(recipe: Any) -> tuple[float, float]:
-    """Floating-point operations of a step of storey 2, elites by their mean, and of one of pooled MAML."""
+def flops_of_step(recipe: Any) -> float:
+    """Floating-point operations of a step of storey 2: elites, which few steps make, count by their mean."""
     key, data, trainer = jax.random.key(0), recipe.data(), recipe.learner()
     # what is counted is a step in which elites are made
     one, two = (cost(dataclasses.replace(trainer, fresh=n), data, 2, key, False).flops for n in (1, 2))
-    step = 2 * one - two + (two - one) * trainer.fresh / trainer.every
-    return step, step_flops(recipe._pooled_trainer(), Pooled(data))
+    return 2 * one - two + (two - one) * trainer.fresh / trainer.every
+
+
+def evaluations_of_step(trainer: MetaGANTrainer) -> int:
+    """Base-learner gradients in a step of storey 2: of two draws on each task, of the generated networks that both
+    players compare with elites, and of elites, two candidates for each, by their mean."""
+    played = 2 * trainer.distributions * trainer.tasks * trainer.learner.base.steps
+    return played + 2 * trainer.pairs + 2 * trainer.fresh * trainer.long // trainer.every
 
 
 def about_run(recipe: Any, rates: tuple[float, float]) -> list[str]:
@@ -46,7 +53,7 @@ def about_run(recipe: Any, rates: tuple[float, float]) -> list[str]:
     Args:
         rates: outer rate and momentum that were chosen for pooled MAML.
     """
-    ours, pooled = costs(recipe)
+    ours, pooled = flops_of_step(recipe), step_flops(recipe._pooled_trainer(), Pooled(recipe.data()))
     ratio = (recipe.pooled_steps + recipe.pooled_extra) * pooled / (max(1, recipe.steps) * ours)
     return [
         f"{recipe.steps:,} storey-2 steps of {recipe.distributions} distributions each, {recipe.context} tasks of each "

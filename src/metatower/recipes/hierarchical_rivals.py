@@ -1,0 +1,115 @@
+"""What a policy that guides meta-training sets out from, and what it has to beat: schedules, rules of thumb, bandits.
+
+Each is the best of some on validation distributions. Recipes give them what is to be guided (`guided`), and how well a
+candidate does (`_best`).
+"""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from metatower.core import Descend
+from metatower.learners import Guided
+from metatower.nets.controller import EXPLORE, FOCUS, GAIN, ManagerWorker, decided, set_out
+from metatower.nets.schedulers import Exp3, Schedule
+from metatower.recipes.maml_baselines import SEARCH_SEED
+from metatower.training.files import read_json, write_json
+from metatower.training.progress import Progress
+
+CHOICES, DEFAULT_CHOICE = (1, 3, 5), 1
+"""Numbers of inner steps, and which of them is the default."""
+LOWEST, HIGHEST = (-1.5, -3.0, -9.0), (2.0, 2.0, -1.0)
+"""Between which the random search draws the logs of the factors of inner and outer rate, and of the proximal weight."""
+DRIFT = 3.0
+"""By how much the logs of inner and outer rate move at most over a run, where schedules may move them."""
+BANDIT_SEED = 404
+BANDIT_RATES, BANDIT_MIXED = (0.3, 1.0, 3.0), 0.1
+STATIC_FILE, THUMB_FILE = "static.json", "thumb.json"
+
+
+def static(inner: int, drift=(0.0, 0.0, 0.0)) -> Schedule:
+    """A schedule that changes nothing."""
+    return Schedule(jnp.asarray(inner, jnp.int32), jnp.asarray(drift))
+
+
+def scheduled(recipe: Any, maml: Descend, logs: Any, inner: int, drift: Any) -> Guided:
+    """Storey 1 by a schedule that was found."""
+    return recipe.guided(static(inner, drift), maml, logs)
+
+
+def best_schedule(
+    recipe: Any, maml: Descend, count: int, folder: Path, show: Progress, drift: float = 0.0
+) -> tuple[list[float], int, list[float]]:
+    """The logs, inner steps and drift of the best of so many schedules on validation distributions.
+
+    The first that is tried is what was given. The rates move by up to `drift` over a run; by nothing if static.
+    """
+    path = folder / "baselines" / STATIC_FILE
+    kept = read_json(path) if path.exists() else {}
+    which = f"{count} drifting" if drift else str(count)
+    if which not in kept:
+        rng = np.random.default_rng(recipe.seed)
+        still = (0.0, 0.0, 0.0)
+        draws = [((0.0, 0.0, -9.0), DEFAULT_CHOICE, still)]
+        for _ in range(count - 1):
+            logs, inner = tuple(rng.uniform(LOWEST, HIGHEST).tolist()), int(rng.integers(len(CHOICES)))
+            moved = (*(rng.uniform(-drift, drift, 2) / recipe.meta_steps).tolist(), 0.0) if drift else still
+            draws.append((logs, inner, moved))
+        candidates = {each: scheduled(recipe, maml, *each) for each in draws}
+        found = recipe._best(candidates, recipe.searched_on, SEARCH_SEED, show, "schedules of rates")
+        kept[which] = [list(found[0]), found[1], list(found[2])]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, kept)
+    logs, inner, *moved = kept[which]
+    return logs, inner, moved[0] if moved else [0.0, 0.0, 0.0]
+
+
+def best_thumb(
+    recipe: Any, policy: ManagerWorker, maml: Descend, logs: list[float], inner: int, folder: Path, show: Progress
+) -> ManagerWorker:
+    """The policy set out as the best rule of thumb on validation distributions: all sources in turn, or by gain."""
+    candidates = {0.0: set_out(policy, inner)}
+    for weight in filter(None, recipe.thumbs):
+        given = jnp.zeros_like(policy.given).at[GAIN].set(weight / policy.unit)
+        candidates[weight] = set_out(policy, inner, FOCUS, given)
+    path = folder / "baselines" / THUMB_FILE
+    if not path.exists():
+        runs = {weight: recipe.guided(decided(each), maml, logs) for weight, each in candidates.items()}
+        best = recipe._best(runs, recipe.searched_on, SEARCH_SEED, show, "rules of thumb") if len(runs) > 1 else 0.0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"logits per unit of gain": best})
+    return candidates[read_json(path)["logits per unit of gain"]]
+
+
+def best_bandit(recipe: Any, schedules: list[Guided], show: Progress) -> Guided:
+    """The bandit with the rates of one of these schedules, and what else is best on validation."""
+
+    def bandit(rate: float, progress: float, routine: int, at: Guided) -> Guided:
+        numbers = (jnp.asarray(number, jnp.float32) for number in (rate, BANDIT_MIXED, progress))
+        schedule = at.controller
+        routine = jnp.asarray(routine, jnp.int32)
+        controller = Exp3(*numbers, schedule.inner, routine, schedule.drift, bins=recipe.bins)
+        return dataclasses.replace(at, controller=controller, every=1)
+
+    options = itertools.product(BANDIT_RATES, (0.0, 1.0), (FOCUS, EXPLORE), range(len(schedules)))
+    candidates = {each: bandit(*each[:3], schedules[each[3]]) for each in options}
+    return candidates[recipe._best(candidates, recipe.tuned_on, BANDIT_SEED, show, "bandits")]
+
+
+def in_words(guided: Guided) -> str:
+    """Who chooses, in words."""
+    by = guided.controller
+    inner, outer, proximal = np.exp(np.asarray(guided.logs, float))
+    first, second, _ = np.exp(np.asarray(by.drift, float) * (guided.steps - 1))
+    words = f"{CHOICES[int(by.inner)]} inner steps, factors of inner and outer rate {inner:.3g} and {outer:.3g}"
+    if not (first == second == 1):
+        words += f" which move to {first:.3g} and {second:.3g} times that"
+    words += f", proximal weight {proximal:.2g}"
+    if isinstance(by, Exp3):
+        paid = "progress" if by.progress else "gain"
+        words += f", sources {'drawn' if by.routine == FOCUS else 'weighted'}, paid by {paid} at rate {by.rate:g}"
+    return words
