@@ -11,6 +11,7 @@ from metatower import Descend, lift, sgd
 from metatower.cli import main
 from metatower.core import pick
 from metatower.core.errors import UserError
+from metatower.core.plan import step_flops
 from metatower.evaluation import comparison as judging
 from metatower.recipes import compare as comparing
 from metatower.recipes import compare_plan, grounds
@@ -18,7 +19,7 @@ from metatower.recipes.base import Recipe
 from metatower.recipes.compare import compare
 from metatower.recipes.compare_plan import Asked, Planned, plan
 from metatower.recipes.compare_seed import _trained, slug
-from metatower.recipes.compare_tables import RESULT
+from metatower.recipes.compare_tables import RESULT, _budget
 from metatower.recipes.families import family_recipe
 from metatower.recipes.feature_baselines import PROTOTYPES, trainer
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
@@ -209,6 +210,24 @@ def test_the_same_compute_for_all(families, monkeypatch):
         head = trainer(recipe, name, where.features(0), steps)
         each = costs(head, Pooled(recipe.data()), compile=False).costs[0].flops
         assert steps * each == pytest.approx(planned.flops, abs=each)
+
+
+def test_what_not_every_step_does_counts_by_its_mean_and_searches_count(monkeypatch):
+    """Elites of the meta-GAN enter every eighth step; a policy's start is searched for, and it is judged at a gate."""
+    monkeypatch.setattr(compare_plan, "TRIED", 20)
+    where = grounds.ground("functions")
+    planned = plan(Asked("functions", minutes=10.0, quick=True, only=("meta-gan", "hierarchical")), where, Silent())
+    gan, guided = (family_recipe(name, where, searched_on=planned.tuned_on) for name in ("meta-gan", "hierarchical"))
+    assert gan.flops_of_step() < 0.7 * step_flops(gan.learner(), gan.data())
+    assert planned.steps["meta-gan"] == round(planned.flops / gan.flops_of_step())
+    begun = planned.pooled_steps * step_flops(guided._pooled_trainer(), Pooled(guided.data()))
+    ours = planned.steps["hierarchical"] * guided.flops_of_step() + guided.flops_besides() + begun
+    assert ours == pytest.approx(planned.flops, abs=guided.flops_of_step())
+    assert guided.flops_besides() > (16 * planned.tuned_on + 2 * 96) * guided._flops_of_run * 0.99
+    assert planned.evaluations["meta-gan"] == planned.steps["meta-gan"] * gan.evaluations()
+    parents = {f"{name}: storey 2 frozen at its start": name for name in ("meta-gan", "hierarchical")}
+    budgets = [_budget(name, planned, parents) for name in parents]
+    assert budgets == [0, planned.evaluations["pooled MAML"] * planned.pooled_steps // planned.pooled_total]
 
 
 def test_prototypes_have_the_same_compute_as_all():

@@ -11,6 +11,7 @@ from metatower.evaluation.episodes import evaluate
 from metatower.recipes import feature_baselines
 from metatower.recipes.families import FAMILIES, base_recipe, family_recipe
 from metatower.recipes.grounds import of_file
+from metatower.recipes.hierarchical import HierarchicalRL
 from metatower.recipes.own_family import read
 from metatower.training.progress import Silent
 
@@ -174,3 +175,20 @@ def test_where_tasks_have_labels_classifiers_by_features_compete(name, tmp_path)
     before, after = (evaluate(x, own.splits["test"], episodes=2, seed=0, chunk=2) for x in (learner, longer))
     assert set(before) == set(after) == {"loss", "accuracy"}
     assert not np.array_equal(before["loss"], after["loss"])  # a run moves the features
+
+
+def test_a_manager_chooses_among_the_sources_that_distributions_of_a_file_have(tmp_path):
+    path = tmp_path / "sources.py"
+    path.write_text(
+        "from metatower.tasks.binned import CorruptedFamily\n"
+        "from metatower.tasks.functions import FunctionFamily\n\n\n"
+        "def family(split):\n"
+        "    return CorruptedFamily(FunctionFamily(('sinusoid',), pools=2), (0.5,), bins=3)\n"
+    )
+    recipe = family_recipe("hierarchical", of_file(read(path)))
+    assert (recipe.bins, recipe.thumbs) == (3, HierarchicalRL.thumbs)
+    sampled = recipe.data().sample(jax.random.key(0))
+    guided = recipe.learner().objective.learner
+    state = jax.eval_shape(lambda key: guided.step(guided.start(key=key), sampled.support, key=key), jax.random.key(1))
+    assert state.table.shape[0] == 3
+    assert family_recipe("hierarchical", of_file(read(EXAMPLE))).thumbs == (0.0,)

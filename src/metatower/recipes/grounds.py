@@ -11,11 +11,13 @@ import jax
 
 from metatower.core import Objective, Selector, Tasks
 from metatower.nets import MLP, cross_entropy
+from metatower.recipes.hierarchical import HierarchicalRL
 from metatower.recipes.maml_baselines import MAMLBaselines
 from metatower.recipes.on_functions import Criterion
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
 from metatower.recipes.own_family import SPLITS, OwnFamily, read
+from metatower.tasks.binned import Binned
 
 COMMON = (
     "shots", "queries", "hidden", "meta_steps", "meta_batch", "inner_steps", "inner_rate", "bias_rate", "outer_rate",
@@ -114,6 +116,8 @@ def glyphs(recipe: OptimisedMAMLGlyphs | None = None) -> Ground:
 def of_file(own: OwnFamily) -> Ground:
     """The family of somebody's own file, with the settings of functions."""
     common = common_of(OptimisedMAMLFunctions())
+    learned_from = own.splits["train"].sample(jax.random.key(0)).support
+    sources = {"bins": learned_from.bins, "thumbs": HierarchicalRL.thumbs} if isinstance(learned_from, Binned) else {}
     return Ground(
         own.path.stem,
         f"The families of {own.path.name}: fresh distributions of its training split, and its test split.",
@@ -124,6 +128,7 @@ def of_file(own: OwnFamily) -> Ground:
         own.metric,
         {"fresh distributions": "train", "held-out kinds": "test"},
         common,
+        {"hierarchical": sources},
         features=_features(own, common["hidden"]) if own.ways else None,
         given=own.build is not None,
         digest=hashlib.sha256(own.path.read_bytes()).hexdigest(),

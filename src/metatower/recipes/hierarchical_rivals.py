@@ -89,10 +89,15 @@ def best_bandit(recipe: Any, schedules: list[Guided], show: Progress) -> Guided:
     """The bandit with the rates of one of these schedules, and what else is best on validation."""
 
     def bandit(rate: float, progress: float, routine: int, at: Guided) -> Guided:
-        numbers = (jnp.asarray(number, jnp.float32) for number in (rate, BANDIT_MIXED, progress))
-        schedule = at.controller
-        routine = jnp.asarray(routine, jnp.int32)
-        controller = Exp3(*numbers, schedule.inner, routine, schedule.drift, bins=recipe.bins)
+        controller = Exp3(
+            rate=jnp.asarray(rate, jnp.float32),
+            mixed=jnp.asarray(BANDIT_MIXED, jnp.float32),
+            progress=jnp.asarray(progress, jnp.float32),
+            inner=at.controller.inner,
+            routine=jnp.asarray(routine, jnp.int32),
+            drift=at.controller.drift,
+            bins=recipe.bins,
+        )
         return dataclasses.replace(at, controller=controller, every=1)
 
     options = itertools.product(BANDIT_RATES, (0.0, 1.0), (FOCUS, EXPLORE), range(len(schedules)))
