@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -152,3 +153,49 @@ def test_the_table_of_learners_that_act_is_that_of_its_file():
         assert written == [f"{x:.{n}f}" for x, n in zip(wanted, places, strict=True)], name
         checked += 1
     assert checked >= 10
+
+
+FAMILIES = {"recurrent memory": "recurrent", "meta-GAN": "meta-gan", "hierarchical RL": "hierarchical"}
+"""What the README calls families, and their file."""
+
+
+def test_the_table_of_families_is_that_of_its_file():
+    found, splits = results("meta_meta"), ("fresh distributions", "held-out kinds")
+    rows = {(row["name"], row["split"]): row for row in found["results"] if row["metric"] == "loss@K"}
+    best = {(row["name"], row["split"]): row for row in found["paired"] if row["against"] == "best-baseline"}
+    table = table_under("Four ways to learn how to learn")
+    assert len(table) == 7
+    for first, *cells in table:
+        words = first.replace("*", "").split(" (")[0]
+        name = FAMILIES.get(words, words)
+        for split, mean, gain in zip(splits, cells[::2], cells[1::2], strict=True):
+            assert mean == f"{rows[name, split]['mean']:.{len(mean.partition('.')[2])}f}"
+            if (name, split) in best:
+                row = best[name, split]
+                low, middle, high = (100 * np.expm1(x) for x in (row["ci95"][0], row["difference"], row["ci95"][1]))
+                assert gain == f"{middle:.0f} % [{low:.0f}, {high:.0f}]".replace("-0]", "0]").replace("-", "−")
+                assert high < 0  # or the row has to say that there is no gain
+
+
+def test_the_tables_of_hierarchical_rl_are_those_of_its_file():
+    text = (ROOT / "docs" / "when-it-helps.md").read_text().split("On functions with corrupted sources")[1]
+    found = results("hierarchical-rl")
+    means = {row["name"]: row["mean"] for row in found["results"]}
+    ours = [name for name in means if name.startswith("hierarchical RL")]
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)[:2]
+    losses, gains = ([line.strip("|").split("|") for line in each.splitlines()[2:]] for each in tables)
+    for name, *said in losses:
+        name = re.sub(r" \(the rule.*\)|, with the best.*|\*", "", name).strip()
+        cells = [cell.strip() for cell in said if cell.strip()]
+        wanted = [means[name + label.removeprefix("hierarchical RL")] for label in ours]
+        places = [len(cell.partition(".")[2]) for cell in cells]
+        assert cells == [f"{x:.{n}f}" for x, n in zip(wanted, places, strict=True)], name
+    for name, *said in gains:
+        name = {"its own start": "controller frozen at its start"}.get(name.strip(), name.strip())
+        notes = [note for note in found["notes"] if note.startswith(f"hierarchical RL against {name}")]
+        shown = []
+        for note in notes:
+            mean, middle = re.findall(r"([+-][\d.]+) %", note)
+            (interval,) = re.findall(r"\[.*\]", note)
+            shown.append(f"{middle} {interval} ({mean})")
+        assert [cell.strip() for cell in said if cell.strip()] == shown

@@ -216,7 +216,7 @@ def test_what_not_every_step_does_counts_by_its_mean_and_searches_count(monkeypa
     """Elites of the meta-GAN enter every eighth step; a policy's start is searched for, and it is judged at a gate."""
     monkeypatch.setattr(compare_plan, "TRIED", 20)
     where = grounds.ground("functions")
-    planned = plan(Asked("functions", minutes=10.0, quick=True, only=("meta-gan", "hierarchical")), where, Silent())
+    planned = plan(Asked("functions", minutes=300.0, quick=True, only=("meta-gan", "hierarchical")), where, Silent())
     gan, guided = (family_recipe(name, where, searched_on=planned.tuned_on) for name in ("meta-gan", "hierarchical"))
     assert gan.flops_of_step() < 0.7 * step_flops(gan.learner(), gan.data())
     assert planned.steps["meta-gan"] == round(planned.flops / gan.flops_of_step())
