@@ -212,18 +212,21 @@ def test_the_same_compute_for_all(families, monkeypatch):
         assert steps * each == pytest.approx(planned.flops, abs=each)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compile", "tiny")
 def test_what_not_every_step_does_counts_by_its_mean_and_searches_count(monkeypatch):
     """Elites of the meta-GAN enter every eighth step; a policy's start is searched for, and it is judged at a gate."""
     monkeypatch.setattr(compare_plan, "TRIED", 20)
     where = grounds.ground("functions")
     planned = plan(Asked("functions", minutes=300.0, quick=True, only=("meta-gan", "hierarchical")), where, Silent())
     gan, guided = (family_recipe(name, where, searched_on=planned.tuned_on) for name in ("meta-gan", "hierarchical"))
-    assert gan.flops_of_step() < 0.7 * step_flops(gan.learner(), gan.data())
+    assert gan.flops_of_step() < step_flops(gan.learner(), gan.data())
     assert planned.steps["meta-gan"] == round(planned.flops / gan.flops_of_step())
     begun = planned.pooled_steps * step_flops(guided._pooled_trainer(), Pooled(guided.data()))
     ours = planned.steps["hierarchical"] * guided.flops_of_step() + guided.flops_besides() + begun
     assert ours == pytest.approx(planned.flops, abs=guided.flops_of_step())
-    assert guided.flops_besides() > (16 * planned.tuned_on + 2 * 96) * guided._flops_of_run * 0.99
+    runs = guided.static_searched * planned.tuned_on + 2 * guided.gate
+    assert guided.flops_besides() == runs * guided._flops_of_run
     assert planned.evaluations["meta-gan"] == planned.steps["meta-gan"] * gan.evaluations()
     parents = {f"{name}: storey 2 frozen at its start": name for name in ("meta-gan", "hierarchical")}
     budgets = [_budget(name, planned, parents) for name in parents]
