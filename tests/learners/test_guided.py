@@ -14,8 +14,8 @@ from metatower import Descend, Expected, Task, Tasks, adam, clip, lift, sgd
 from metatower.core import pick
 from metatower.gradients import Evolution, ScoreFunction
 from metatower.learners import Guided
-from metatower.nets.controller import EXPLORE, FOCUS, POLISH, ManagerWorker, at_rest
-from metatower.nets.schedulers import PROGRESS, Exp3, RandomChoice, Schedule
+from metatower.nets.controller import EXPLORE, FOCUS, POLISH, PROGRESS, ManagerWorker, at_rest
+from metatower.nets.schedulers import Exp3, RandomChoice, Schedule
 from metatower.tasks.binned import Binned
 from metatower.training import train
 

@@ -82,7 +82,7 @@ class ManagerWorker(Controller):
     Args:
         numbers: of a run as a whole that are seen.
         choices: how many numbers of inner steps there are to choose from.
-        default: the choice of inner steps that is taken at first; all bins in turn, none preferred (`set_out`).
+        default: the choice of inner steps that is taken at first, with all bins in turn until `set_out` says otherwise.
         size: units of the manager's GRU.
         hidden: tanh units of the worker, and of what scores bins.
         explores: draw options and changes at random, as `gradients.ScoreFunction` needs it; the likeliest if not.

@@ -226,9 +226,8 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
 
     def flops_besides(self) -> float:
         rules = len({0.0, *self.thumbs})
-        return (
-            (self.static_searched + (rules if rules > 1 else 0)) * self.searched_on + 2 * self.gate
-        ) * self._flops_of_run
+        searched = self.static_searched + (rules if rules > 1 else 0)  # one rule alone is not searched for
+        return (searched * self.searched_on + 2 * self.gate) * self._flops_of_run
 
     @cached_property
     def _flops_of_run(self) -> float:
@@ -257,7 +256,7 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
             f"{self.steps:,} storey-2 steps of {self.distributions} distributions with {self.runs} runs on each, of a "
             f"policy with {size:,} numbers: {runs:,} runs of K = {self.meta_steps} meta-steps of {self.meta_batch} "
             f"tasks. It starts from {self.pooled_steps:,} steps of pooled MAML and the best of {self.static_searched} "
-            f"static schedules, "
+            "static schedules, "
             + (f"with sources drawn by {weight:g} logits per unit of gain" if weight else "all sources in turn")
             + f". Seed {self.seed}.",
             "Schedules were chosen among "

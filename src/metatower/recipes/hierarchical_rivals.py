@@ -6,6 +6,7 @@ candidate does (`_best`).
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from metatower.learners import Guided
 from metatower.nets.controller import EXPLORE, FOCUS, GAIN, ManagerWorker, decided, set_out
 from metatower.nets.schedulers import Exp3, Schedule
 from metatower.recipes.maml_baselines import SEARCH_SEED
-from metatower.training.files import read_json, write_json
+from metatower.training.files import make_folder, read_json, write_json
 from metatower.training.progress import Progress
 
 CHOICES, DEFAULT_CHOICE = (1, 3, 5), 1
 """Numbers of inner steps, and which of them is the default."""
 LOWEST, HIGHEST = (-1.5, -3.0, -9.0), (2.0, 2.0, -1.0)
 """Between which the random search draws the logs of the factors of inner and outer rate, and of the proximal weight."""
+STILL = (0.0, 0.0, 0.0)
+"""What a static schedule adds to the log rates."""
 DRIFT = 3.0
 """By how much the logs of inner and outer rate move at most over a run, where schedules may move them."""
 BANDIT_SEED = 404
@@ -31,8 +34,8 @@ BANDIT_RATES, BANDIT_MIXED = (0.3, 1.0, 3.0), 0.1
 STATIC_FILE, THUMB_FILE = "static.json", "thumb.json"
 
 
-def static(inner: int, drift=(0.0, 0.0, 0.0)) -> Schedule:
-    """A schedule that changes nothing."""
+def static(inner: int, drift: Sequence[float] = STILL) -> Schedule:
+    """A schedule of these inner steps whose log rates move by `drift` at every meta-step: by nothing if static."""
     return Schedule(jnp.asarray(inner, jnp.int32), jnp.asarray(drift))
 
 
@@ -53,19 +56,18 @@ def best_schedule(
     which = f"{count} drifting" if drift else str(count)
     if which not in kept:
         rng = np.random.default_rng(recipe.seed)
-        still = (0.0, 0.0, 0.0)
-        draws = [((0.0, 0.0, -9.0), DEFAULT_CHOICE, still)]
+        draws = [((0.0, 0.0, -9.0), DEFAULT_CHOICE, STILL)]
         for _ in range(count - 1):
             logs, inner = tuple(rng.uniform(LOWEST, HIGHEST).tolist()), int(rng.integers(len(CHOICES)))
-            moved = (*(rng.uniform(-drift, drift, 2) / recipe.meta_steps).tolist(), 0.0) if drift else still
+            moved = (*(rng.uniform(-drift, drift, 2) / recipe.meta_steps).tolist(), 0.0) if drift else STILL
             draws.append((logs, inner, moved))
         candidates = {each: scheduled(recipe, maml, *each) for each in draws}
         found = recipe._best(candidates, recipe.searched_on, SEARCH_SEED, show, "schedules of rates")
         kept[which] = [list(found[0]), found[1], list(found[2])]
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_json(path, kept)
-    logs, inner, *moved = kept[which]
-    return logs, inner, moved[0] if moved else [0.0, 0.0, 0.0]
+    logs, inner, moved = kept[which]
+    return logs, inner, moved
 
 
 def best_thumb(
@@ -80,7 +82,7 @@ def best_thumb(
     if not path.exists():
         runs = {weight: recipe.guided(decided(each), maml, logs) for weight, each in candidates.items()}
         best = recipe._best(runs, recipe.searched_on, SEARCH_SEED, show, "rules of thumb") if len(runs) > 1 else 0.0
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_json(path, {"logits per unit of gain": best})
     return candidates[read_json(path)["logits per unit of gain"]]
 
@@ -106,7 +108,7 @@ def best_bandit(recipe: Any, schedules: list[Guided], show: Progress) -> Guided:
 
 
 def in_words(guided: Guided) -> str:
-    """Who chooses, in words."""
+    """The rates and inner steps of a schedule, and how a bandit is paid and takes tasks."""
     by = guided.controller
     inner, outer, proximal = np.exp(np.asarray(guided.logs, float))
     first, second, _ = np.exp(np.asarray(by.drift, float) * (guided.steps - 1))
