@@ -54,7 +54,7 @@ def test_once_decided_it_takes_the_likeliest_with_the_same_leaves():
 def test_at_rest_it_is_what_it_set_out_as_and_training_does_not_move_that():
     """A rule of thumb: bins are preferred by their gain, whatever the heads say later."""
     given = jnp.zeros(PER_BIN).at[GAIN].set(0.5)
-    thumb = set_out(ManagerWorker(4, key=jax.random.key(0), explores=True), 2, FOCUS, given)
+    thumb = set_out(ManagerWorker(4, key=jax.random.key(0), explores=True), 2, (0.0, -0.2, 0.0), FOCUS, given)
     seen = eqx.tree_at(lambda each: each.bins, SEEN, jnp.zeros((2, PER_BIN)).at[1, GAIN].set(2.0))
 
     def chosen(controller):
@@ -69,3 +69,11 @@ def test_at_rest_it_is_what_it_set_out_as_and_training_does_not_move_that():
     moved = eqx.tree_at(lambda each: each.plain, thumb, jnp.ones(PER_BIN))
     np.testing.assert_array_equal(chosen(at_rest(moved)).logits, chosen(thumb).logits)
     assert int(chosen(decided(set_out(thumb, 0))).routine) == EXPLORE
+
+    def moves(controller):
+        return decided(controller).work(controller.start(), seen, option, key=jax.random.key(1))[0]
+
+    np.testing.assert_allclose(moves(thumb), [0.0, -0.2, 0.0], rtol=1e-6)  # the worker's heads are zero
+    assert not jnp.any(eqx.filter_grad(lambda controller: moves(controller).sum())(thumb).drift)
+    pulled = eqx.tree_at(lambda each: each.reflex, thumb, jnp.ones_like(thumb.reflex))
+    np.testing.assert_array_equal(moves(at_rest(pulled)), moves(thumb))

@@ -34,7 +34,7 @@ OPTIONS = {
     "recurrent": {
         "distributions": 2, "judged": 2, "tasks": 2, "memory": 3, "task_memory": 2, "rank": 2, "rule_units": 2
     },
-    "hierarchical": {"distributions": 2, "runs": 2, "bins": 2, "static_searched": 2, "gate": 3, "judged": 2},
+    "hierarchical": {"distributions": 2, "runs": 2, "bins": 2, "start_searched": 2, "gate": 3, "judged": 2},
     "meta-gan": {
         "distributions": 2, "tasks": 2, "context": 2, "pairs": 2, "elites": 4, "fresh": 2, "long": 2, "judged": 2
     },
@@ -225,7 +225,7 @@ def test_what_not_every_step_does_counts_by_its_mean_and_searches_count(monkeypa
     begun = planned.pooled_steps * step_flops(guided._pooled_trainer(), Pooled(guided.data()))
     ours = planned.steps["hierarchical"] * guided.flops_of_step() + guided.flops_besides() + begun
     assert ours == pytest.approx(planned.flops, abs=guided.flops_of_step())
-    runs = guided.static_searched * planned.tuned_on + 2 * guided.gate
+    runs = guided.start_searched * planned.tuned_on + 2 * guided.gate
     assert guided.flops_besides() == runs * guided._flops_of_run
     assert planned.evaluations["meta-gan"] == planned.steps["meta-gan"] * gan.evaluations()
     parents = {f"{name}: storey 2 frozen at its start": name for name in ("meta-gan", "hierarchical")}

@@ -16,7 +16,7 @@ from metatower.recipes.run import execute, load
 from metatower.training.progress import Silent
 
 TINY = {
-    "steps": 2, "distributions": 2, "runs": 2, "bins": 4, "static_searched": 2, "gate": 3, "meta_steps": 2,
+    "steps": 2, "distributions": 2, "runs": 2, "bins": 4, "start_searched": 2, "gate": 3, "meta_steps": 2,
     "meta_batch": 4, "judged": 2, "inner_steps": 1, "pooled_steps": 3, "pooled_batch": 2, "pooled_extra": 2,
     "tuned_on": 2, "searched": 2, "searched_on": 2, "episodes": 3, "final_judged": 2, "shots": 3, "queries": 3,
     "hidden": (4,),
@@ -44,7 +44,8 @@ def test_the_policy_is_trained_and_judged_beside_its_ablations_and_the_scheduler
     assert np.isfinite(artefact.loss(state, world.query, key=jax.random.key(2))[0])
     kept = json.loads((tmp_path / "run" / "baselines" / "static.json").read_text())
     more = str(2 + recipe._runs_worth // 2)
-    assert set(kept) == {"2", more, f"{more} drifting"}  # for the start, and with the policy's budget on top
+    # for the start, and with the policy's budget on top
+    assert set(kept) == {"2 drifting", more, f"{more} drifting"}
     assert (kept[more][2], kept[f"{more} drifting"][2][2]) == ([0.0, 0.0, 0.0], 0.0)
     assert recipe._runs_worth > 2 * 2 * 2  # a gradient costs more than its runs
     assert json.loads((tmp_path / "run" / "baselines" / "thumb.json").read_text()).popitem()[1] in (0, *recipe.thumbs)
@@ -84,10 +85,11 @@ def test_it_sets_out_as_the_best_rule_of_thumb(tmp_path, monkeypatch, best):
     monkeypatch.setattr(HierarchicalRL, "_best", search)
     policy, maml = recipe.policy(), recipe.maml()
     for _ in range(2):  # the second time from its file
-        found = best_thumb(recipe, policy, maml, [0.0, 0.0, -9.0], 2, tmp_path, Silent())
+        found = best_thumb(recipe, policy, maml, ([0.0, 0.0, -9.0], 2, [-0.1, 0.0, 0.0]), tmp_path, Silent())
         assert found.unit * found.given[GAIN] == best
         assert int(found.default_routine) == (FOCUS if best else EXPLORE)
         assert int(found.default) == 2
+        np.testing.assert_allclose(found.drift, [-0.1, 0.0, 0.0], rtol=1e-6)
     assert tried == [0.0, *recipe.thumbs]
 
 

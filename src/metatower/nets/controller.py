@@ -2,6 +2,7 @@
 
 import copy
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -72,9 +73,9 @@ class Controller(eqx.Module):
 class ManagerWorker(Controller):
     """A recurrent manager and a worker beneath it; with all heads at zero they do what was given as the default.
 
-    The default is a number of inner steps, a routine, and how bins are preferred by what is seen of them (`given`,
-    linear, never trained): with these at nought a static schedule, else a rule of thumb to set out from, such as to
-    take tasks from where adaptation helps.
+    The default is a number of inner steps, a routine, how the rates move (`drift`), and how bins are preferred by what
+    is seen of them (`given`, linear), none of it trained: with the last two at nought a static schedule, else one whose
+    rates move, and a rule of thumb to set out from, such as to take tasks from where adaptation helps.
 
     The manager scores every bin by the same small network of what was seen of it, so that it knows no bin by its number
     and takes any number of bins. What the worker does depends on the option.
@@ -105,6 +106,7 @@ class ManagerWorker(Controller):
     default: Int[Array, ""]
     default_routine: Int[Array, ""]
     given: Float[Array, " PER_BIN"]
+    drift: Float[Array, " change"]
     explores: bool = eqx.field(static=True, default=False)
     smooth: bool = eqx.field(static=True, default=False)
     prefers: float = eqx.field(static=True, default=1.0)
@@ -141,6 +143,7 @@ class ManagerWorker(Controller):
         self.default = jnp.asarray(default, jnp.int32)
         self.default_routine = jnp.asarray(EXPLORE, jnp.int32)
         self.given = jnp.zeros(PER_BIN)
+        self.drift = jnp.zeros(len(CHANGES))
         self.explores, self.smooth, self.prefers, self.unit = explores, smooth, prefers, unit
 
     def start(self) -> Float[Array, " unit"]:
@@ -168,7 +171,7 @@ class ManagerWorker(Controller):
             for n, which in ((len(self.inner.bias), option.inner), (len(ROUTINES), option.routine))
         ]
         x = jnp.concatenate([seen.numbers, memory, *chosen])
-        mean = self.change(jnp.tanh(self.worker(x[None])))[0] + x @ self.reflex
+        mean = self.change(jnp.tanh(self.worker(x[None])))[0] + x @ self.reflex + jax.lax.stop_gradient(self.drift)
         if self.smooth or not self.explores:
             return mean, jnp.zeros(())
         changes = Gaussian(mean, self.log_scale)
@@ -177,12 +180,16 @@ class ManagerWorker(Controller):
 
 
 def set_out(
-    controller: ManagerWorker, inner: int, routine: int = EXPLORE, given: Float[Array, " PER_BIN"] | None = None
+    controller: ManagerWorker,
+    inner: int,
+    drift: Sequence[float] = (0.0, 0.0, 0.0),
+    routine: int = EXPLORE,
+    given: Float[Array, " PER_BIN"] | None = None,
 ) -> ManagerWorker:
     """The same controller with this default."""
     preferred = jnp.zeros(PER_BIN) if given is None else given
-    default = jnp.asarray(inner, jnp.int32), jnp.asarray(routine, jnp.int32), preferred
-    return eqx.tree_at(lambda each: (each.default, each.default_routine, each.given), controller, default)
+    default = jnp.asarray(inner, jnp.int32), jnp.asarray(routine, jnp.int32), preferred, jnp.asarray(drift, jnp.float32)
+    return eqx.tree_at(lambda each: (each.default, each.default_routine, each.given, each.drift), controller, default)
 
 
 def at_rest(controller: ManagerWorker) -> ManagerWorker:

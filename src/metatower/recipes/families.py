@@ -61,7 +61,10 @@ FAMILIES: dict[str, Family] = {
         "The manager is trained by REINFORCE, the worker by the gradient through whole runs; where they are not better "
         "than the best static schedule on validation distributions, that schedule ships.",
         slower=1.5,
-        options={"static_searched": 16, "gate": 96, "policy_rate": 0.005, "every": 2, "thumbs": (0.0,)},
+        options={
+            **{"start_searched": 16, "start_drift": 0.0, "thumbs": (0.0,)},
+            **{"gate": 96, "policy_rate": 0.005, "every": 2},
+        },
     ),
     "meta-gan": Family(
         MetaGANFunctions,

@@ -57,13 +57,13 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     belong to other functions. Every few meta-steps a recurrent manager chooses sources, inner steps and a routine;
     at every meta-step a worker changes the rates. Both are trained on what whole runs gain on clean probe tasks: the
     manager by REINFORCE with a leave-one-out baseline over runs on the same distribution, the worker by the exact
-    gradient through the run. They start as the best static schedule that a random search finds, with tasks drawn from
+    gradient through the run. They start as the best schedule of rates that a random search finds, with tasks drawn from
     where adaptation helps if that is better still (`thumbs`), and ship only if they are better than this start on fresh
     distributions. Judged on tasks of a third pool.
     """
 
     name: ClassVar[str] = "hierarchical-rl"
-    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "cost", "held_out_share", "noise")
+    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "cost", "held_out_share", "noise", "start_drift")
 
     steps: int = 200
     meta_steps: int = 30
@@ -85,8 +85,10 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     """Largest noise of the support targets in training; held out are values up to 0.2 higher."""
     cost: float = 0.0
     """What a gradient evaluation costs, in units of log loss."""
-    static_searched: int = 60
-    """Static schedules that are tried for the start."""
+    start_searched: int = 150
+    """Schedules that are tried for the start."""
+    start_drift: float = DRIFT
+    """By how much their log rates may move over a run; 0 for static ones."""
     thumbs: tuple[float, ...] = (1.0, 3.0, 10.0)
     """Logits per unit of gain by which sources may be drawn at the start, beside taking all in turn; 0: only that."""
     gate: int = 150
@@ -139,7 +141,7 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
         )  # fmt: skip
 
     def policy(self, default: int = DEFAULT_CHOICE) -> ManagerWorker:
-        """A policy whose worker leaves the rates at their default, and whose manager tries options around its own."""
+        """A policy whose worker moves the rates as by default, and whose manager tries options around its own."""
         numbers = self.guided(static(default)).numbers
         key = jax.random.key(self.seed)
         return ManagerWorker(numbers, key=key, choices=len(CHOICES), default=default, explores=True, smooth=True)
@@ -151,14 +153,14 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
         return lift(guided, top, batch=self.distributions, gradient=gradient, learn=lambda guided: guided.controller)
 
     def begin(self, learner: Descend, folder: Path, show: Progress) -> Descend:
-        """The tower over pooled MAML, at the static schedule that the search found."""
+        """The tower over pooled MAML, at the schedule that the search found."""
         maml = self._start(folder, show)
-        logs, inner, _ = best_schedule(self, maml, self.static_searched, folder, show)
-        controller = best_thumb(self, learner.objective.learner.controller, maml, logs, inner, folder, show)
+        schedule = best_schedule(self, maml, self.start_searched, folder, show, self.start_drift)
+        controller = best_thumb(self, learner.objective.learner.controller, maml, schedule, folder, show)
         return eqx.tree_at(
             lambda tower: tuple(getattr(tower.objective.learner, name) for name in ("learner", "logs", "controller")),
             learner,
-            (maml, jnp.asarray(logs, jnp.float32), controller),
+            (maml, jnp.asarray(schedule[0], jnp.float32), controller),
         )
 
     def artefact(self, learner: Descend, state: State) -> Guided:
@@ -177,7 +179,7 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     def contestants(self, artefact: Any, folder: Path, show: Progress) -> dict[str, Learner]:
         """The family's own: the guided run, its ablations, and who else chooses tasks or rates."""
         start = _shipped(self.begin(self.learner(), folder, show).objective.learner)
-        more = self.static_searched + self._runs_worth // self.searched_on
+        more = self.start_searched + self._runs_worth // self.searched_on
         schedules = {
             name: scheduled(self, start.learner, *best_schedule(self, start.learner, more, folder, show, drift))
             for name, drift in ((STATIC, 0.0), (DRIFTING, DRIFT))
@@ -226,7 +228,7 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
 
     def flops_besides(self) -> float:
         rules = len({0.0, *self.thumbs})
-        searched = self.static_searched + (rules if rules > 1 else 0)  # one rule alone is not searched for
+        searched = self.start_searched + (rules if rules > 1 else 0)  # one rule alone is not searched for
         return (searched * self.searched_on + 2 * self.gate) * self._flops_of_run
 
     @cached_property
@@ -244,7 +246,8 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
             np.array_equal(a, b)
             for a, b in zip(pick(artefact.controller), pick(at_rest(artefact.controller)), strict=True)
         )
-        size = sum(leaf.size for leaf in pick(artefact.controller)) - artefact.controller.given.size
+        given = artefact.controller.given.size + artefact.controller.drift.size  # not trained
+        size = sum(leaf.size for leaf in pick(artefact.controller)) - given
         weight = float(artefact.controller.unit * artefact.controller.given[GAIN])
         runs = self.steps * self.distributions * self.runs
         return [
@@ -255,12 +258,12 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
             "its paired improvement in log loss over the default is above zero.",
             f"{self.steps:,} storey-2 steps of {self.distributions} distributions with {self.runs} runs on each, of a "
             f"policy with {size:,} numbers: {runs:,} runs of K = {self.meta_steps} meta-steps of {self.meta_batch} "
-            f"tasks. It starts from {self.pooled_steps:,} steps of pooled MAML and the best of {self.static_searched} "
-            "static schedules, "
+            f"tasks. It starts from {self.pooled_steps:,} steps of pooled MAML and the best of {self.start_searched} "
+            f"{'schedules whose rates may move' if self.start_drift else 'static schedules'}, "
             + (f"with sources drawn by {weight:g} logits per unit of gain" if weight else "all sources in turn")
             + f". Seed {self.seed}.",
             "Schedules were chosen among "
-            f"{self.static_searched + self._runs_worth // self.searched_on:,}, each on {self.searched_on} validation "
+            f"{self.start_searched + self._runs_worth // self.searched_on:,}, each on {self.searched_on} validation "
             "distributions, with as many floating-point operations as the policy's training. "
             f"Static: {in_words(contestants[STATIC])}. With rates that move: {in_words(contestants[DRIFTING])}. The "
             "bandit (EXP3), with the rates of one of them and sources drawn or weighted, whatever was best on "
@@ -292,7 +295,7 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
                 x=along,
             ),
             "worker": Curves(
-                "What the worker does to the rates: factors of the static default.",
+                "What schedule and worker make of the rates: factors of those at the beginning.",
                 "meta-step",
                 "factor",
                 rates,

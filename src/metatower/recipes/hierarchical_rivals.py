@@ -29,6 +29,8 @@ STILL = (0.0, 0.0, 0.0)
 """What a static schedule adds to the log rates."""
 DRIFT = 3.0
 """By how much the logs of inner and outer rate move at most over a run, where schedules may move them."""
+Found = tuple[list[float], int, list[float]]
+"""The logs, inner steps and drift of a schedule."""
 BANDIT_SEED = 404
 BANDIT_RATES, BANDIT_MIXED = (0.3, 1.0, 3.0), 0.1
 STATIC_FILE, THUMB_FILE = "static.json", "thumb.json"
@@ -44,10 +46,8 @@ def scheduled(recipe: Any, maml: Descend, logs: Any, inner: int, drift: Any) -> 
     return recipe.guided(static(inner, drift), maml, logs)
 
 
-def best_schedule(
-    recipe: Any, maml: Descend, count: int, folder: Path, show: Progress, drift: float = 0.0
-) -> tuple[list[float], int, list[float]]:
-    """The logs, inner steps and drift of the best of so many schedules on validation distributions.
+def best_schedule(recipe: Any, maml: Descend, count: int, folder: Path, show: Progress, drift: float = 0.0) -> Found:
+    """The best of so many schedules on validation distributions.
 
     The first that is tried is what was given. The rates move by up to `drift` over a run; by nothing if static.
     """
@@ -71,13 +71,14 @@ def best_schedule(
 
 
 def best_thumb(
-    recipe: Any, policy: ManagerWorker, maml: Descend, logs: list[float], inner: int, folder: Path, show: Progress
+    recipe: Any, policy: ManagerWorker, maml: Descend, schedule: Found, folder: Path, show: Progress
 ) -> ManagerWorker:
-    """The policy set out as the best rule of thumb on validation distributions: all sources in turn, or by gain."""
-    candidates = {0.0: set_out(policy, inner)}
+    """The policy set out as a schedule and the best rule of thumb on validation: all sources in turn, or by gain."""
+    logs, inner, drift = schedule
+    candidates = {0.0: set_out(policy, inner, drift)}
     for weight in filter(None, recipe.thumbs):
         given = jnp.zeros_like(policy.given).at[GAIN].set(weight / policy.unit)
-        candidates[weight] = set_out(policy, inner, FOCUS, given)
+        candidates[weight] = set_out(policy, inner, drift, FOCUS, given)
     path = folder / "baselines" / THUMB_FILE
     if not path.exists():
         runs = {weight: recipe.guided(decided(each), maml, logs) for weight, each in candidates.items()}
