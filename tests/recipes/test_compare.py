@@ -13,18 +13,21 @@ from metatower.core import pick
 from metatower.core.errors import UserError
 from metatower.core.plan import step_flops
 from metatower.evaluation import comparison as judging
+from metatower.evaluation.comparison import Measured
 from metatower.recipes import compare as comparing
-from metatower.recipes import compare_plan, grounds
+from metatower.recipes import compare_plan, compare_seed, grounds
 from metatower.recipes.base import Recipe
 from metatower.recipes.compare import compare
 from metatower.recipes.compare_plan import Asked, Planned, plan
-from metatower.recipes.compare_seed import _trained, slug
+from metatower.recipes.compare_seed import Contest, _trained, slug
 from metatower.recipes.compare_tables import RESULT, _budget
 from metatower.recipes.families import family_recipe
 from metatower.recipes.feature_baselines import PROTOTYPES, trainer
+from metatower.recipes.maml_baselines import START
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
 from metatower.tasks.pooled import Pooled
+from metatower.training.failure import NonFinite
 from metatower.training.progress import Silent
 
 TINY = {"hidden": (4,), "meta_steps": 2, "meta_batch": 2, "inner_steps": 1}
@@ -302,3 +305,53 @@ def test_compare_teaches(capsys):
     assert "metatower compare meta-meta --families functions" in said
     assert "def family(split: str)" in said
     assert main(["compare"]) == 2
+
+
+def test_a_family_whose_training_stops_being_finite_is_left_out_and_told(tmp_path, monkeypatch):
+    """In one seed of two: of the other there is no row either."""
+    rng = np.random.default_rng(0)
+
+    def one_seed(asked, planned, where, seed, folder, show):
+        contest = Contest(chosen=f"seed {seed}")
+        names = [*asked.only, *BASELINES]
+        if seed == 1:
+            names.remove("recurrent")
+            contest.failed["recurrent"] = "recurrent is in no table. Seed 1: Non-finite loss at storey 2"
+        contest.parents |= {name: name for name in asked.only if name in names}
+        curves = {name: rng.random((4, 11)) for name in names}
+        measured = {
+            (name, split): Measured({"loss": curve}, None)
+            for name, curve in curves.items()
+            for split in SPLITS["functions"]
+        }
+        return measured, contest
+
+    monkeypatch.setattr(comparing, "one_seed", one_seed)
+    monkeypatch.setattr(comparing, "plan", lambda *_: dataclasses.replace(PLANNED, steps=dict.fromkeys(FIRST, 2)))
+    content = compare(Asked("functions", FIRST, seeds=(0, 1)), tmp_path / "out", Silent(), "metatower compare")
+    assert {row["name"] for row in content["results"]} == {"meta-optimisation", *BASELINES}
+    assert all(row["n"] == 8 for row in content["results"])
+    assert {row["name"] for row in content["paired"]} == {"meta-optimisation"}
+    assert any(note.startswith("recurrent is in no table. Seed 1") for note in content["notes"])
+    assert "recurrent is in no table" in next((tmp_path / "out").glob("*.html")).read_text()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_training_that_stops_being_finite_ends_neither_the_seed_nor_the_other_families(tmp_path, monkeypatch):
+    where, contest = grounds.ground("functions"), Contest()
+
+    def trained(recipe, name, *_):
+        if name == "recurrent":
+            raise NonFinite("Non-finite loss at storey 2, step 3", None, 3, None)
+        return recipe.artefact(recipe.learner(), recipe.learner().start(key=jax.random.key(0)))
+
+    monkeypatch.setattr(compare_seed, "_trained", trained)
+    (tmp_path / "baselines" / START).mkdir(parents=True)
+    planned = dataclasses.replace(PLANNED, steps=dict.fromkeys(reversed(FIRST), 2))
+    options = compare_seed._options(planned, 0)
+    monkeypatch.setattr(OptimisedMAMLFunctions, "compared", lambda self, artefact, *_: {"ours": artefact})
+    compare_seed._families(contest, planned, where, options, tmp_path, Silent())
+    assert list(contest.contestants) == ["meta-optimisation"]
+    assert contest.failed == {
+        "recurrent": "recurrent is in no table. Seed 0: Non-finite loss at storey 2, step 3",
+    }

@@ -15,8 +15,9 @@ from metatower.training.progress import Silent
 TINY = {
     "steps": 2, "distributions": 2, "tasks": 2, "context": 2, "pairs": 2, "elites": 4, "fresh": 2, "long": 2,
     "draws": 2, "grid": "all layers", "grid_steps": 2, "meta_steps": 2, "meta_batch": 2, "judged": 2,
-    "inner_steps": 1, "pooled_steps": 3, "pooled_batch": 2, "pooled_extra": 2, "tuned_on": 2, "searched": 2,
+    "inner_steps": 1, "pooled_steps": 3, "pooled_batch": 2, "pooled_extra": 2, "tuned_on": 3, "searched": 2,
     "searched_on": 2, "episodes": 3, "final_judged": 2, "shots": 3, "queries": 3, "hidden": (4, 4),
+    "kinds": ("sinusoid", "square"),
 }  # fmt: skip
 LABELS = (" (fresh distributions)", " (held-out kinds)")
 

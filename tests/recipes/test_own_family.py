@@ -10,7 +10,7 @@ from metatower.core.errors import UserError
 from metatower.evaluation.episodes import evaluate
 from metatower.recipes import feature_baselines
 from metatower.recipes.families import FAMILIES, base_recipe, family_recipe
-from metatower.recipes.grounds import of_file
+from metatower.recipes.grounds import SHARED, of_file
 from metatower.recipes.hierarchical import HierarchicalRL
 from metatower.recipes.own_family import read
 from metatower.training.progress import Silent
@@ -95,6 +95,11 @@ def test_a_family_is_read_and_every_recipe_builds_on_it(text, inputs, outputs, t
         state = jax.eval_shape(lambda key, learner=learner: learner.start(key=key), jax.random.key(0))
         after = jax.eval_shape(lambda s, k, t=learner, d=data: t.step(s, d, key=k), state, jax.random.key(1))
         assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
+@pytest.mark.parametrize(("text", "shared"), [(EXAMPLE.read_text(), False), (two(), True), (POOLS, False)])
+def test_it_is_said_where_runs_are_judged_on_the_tasks_that_they_learn_from(text, shared, tmp_path):
+    assert (SHARED in of_file(read(file(tmp_path, text))).words) == shared
 
 
 def test_the_file_may_choose_the_network(tmp_path):

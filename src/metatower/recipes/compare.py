@@ -39,6 +39,7 @@ def compare(asked: Asked, folder: Path, show: Progress, command: str, *, began: 
         found: dict[tuple[str, str], list[Measured]] = {}
         parents: dict[str, str] = {}
         chosen: list[str] = []
+        failed: dict[str, str] = {}
         for number, seed in enumerate(asked.seeds):
             show.note(f"seed {seed} ({number + 1} of {len(asked.seeds)})")
             each, contest = one_seed(asked, planned, where, seed, folder / f"seed-{seed}", show)
@@ -46,7 +47,11 @@ def compare(asked: Asked, folder: Path, show: Progress, command: str, *, began: 
                 found.setdefault(place, []).append(measured)
             parents |= contest.parents
             chosen.append(contest.chosen)
-        measured = {place: judging.together(each) for place, each in found.items()}
+            failed |= contest.failed
+        # one that some seed lacks is left out: seeds are paired, and those on which training goes well are no sample
+        parents = {name: parent for name, parent in parents.items() if parent not in failed}
+        measured = {place: judging.together(each) for place, each in found.items() if len(each) == len(asked.seeds)}
+        chosen += failed.values()
         return concluded(asked, planned, where, measured, parents, chosen, seconds(), command, folder)
 
 

@@ -38,6 +38,8 @@ class Contest:
     """The family that a contestant belongs to, for those that belong to one."""
     chosen: str = ""
     """What was tuned to what, in a sentence."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Families whose training stopped being finite, and where."""
 
 
 def one_seed(
@@ -88,10 +90,10 @@ def _families(contest: Contest, planned: Planned, where: Ground, options: dict, 
         forget_programs()
         try:
             artefact = _trained(recipe, name, place, run.CONFIG if where.rebuilds else "meta.json", show)
-        except NonFinite:
-            if not FAMILIES[name].by_features:
-                raise
-            show.note(f"{name}: left out, as it needs examples of every class in each support set.")
+        except NonFinite as error:
+            why = "it needs examples of every class in each support set" if FAMILIES[name].by_features else str(error)
+            contest.failed[name] = f"{name} is in no table. Seed {options['seed']}: {why}"
+            show.note(contest.failed[name])
             continue
         ours, *ablations = recipe.compared(artefact, place, show).items()
         contest.contestants[name] = ours[1]

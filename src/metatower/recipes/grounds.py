@@ -24,6 +24,11 @@ COMMON = (
     "outer_clip", "outer_decay",
 )  # fmt: skip
 """Options that are the same for all: tasks, network, the length of a run, the baselines' start."""
+SHARED = (
+    " Runs are judged on the pool of tasks that they learn from: where it has few tasks, give the query of a "
+    "distribution another pool than its support."
+)
+"""Said of families where it is so."""
 TUNED = ("distributions", "judged", "weight_rate", "rate_rate", "decay_rate", "run_clip", "relative", "learn")
 """Options of meta-optimisation that were tuned for the recipe of each ground, and are taken from there."""
 
@@ -120,7 +125,8 @@ def of_file(own: OwnFamily) -> Ground:
     sources = {"bins": learned_from.bins, "thumbs": HierarchicalRL.thumbs} if isinstance(learned_from, Binned) else {}
     return Ground(
         own.path.stem,
-        f"The families of {own.path.name}: fresh distributions of its training split, and its test split.",
+        f"The families of {own.path.name}: fresh distributions of its training split, and its test split."
+        + (SHARED if own.one_pool else ""),
         own.splits,
         lambda seed: own.objective(seed, common["hidden"]),
         own.criterion,

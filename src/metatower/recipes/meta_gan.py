@@ -364,12 +364,11 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
         seed: int,
         show: Progress,
         title: str,
-        after: tuple[int, ...] | None = None,
     ) -> Predictions:
         return predictions(
             learner,
             self.family(family) if isinstance(family, str) else family,
-            after or self.after,
+            self.after,
             episodes=episodes,
             seed=self.seed_for(seed),
             tasks=self.final_judged,

@@ -80,11 +80,13 @@ def judge_ensembles(
         ensembles: members by name, ours first.
         tuning_seed: of the validation distributions on which the width of each ensemble's density is chosen.
     """
-    sigmas, after = {}, (recipe.inner_steps,)
+    sigmas = {}
+    # one of all the numbers of steps that contestants are judged after: the program is theirs, and compiled already
+    which = recipe.after.index(recipe.inner_steps)
 
     def together(learners, family, episodes, seed, name):
-        said = [recipe._predicted(x, family, episodes, seed, show, f"an ensemble: {name}", after) for x in learners]
-        return said[0].truth, np.stack([each.said[:, :, 0] for each in said])
+        said = [recipe._predicted(x, family, episodes, seed, show, f"an ensemble: {name}") for x in learners]
+        return said[0].truth, np.stack([each.said[:, :, which] for each in said])
 
     for name, learners in ensembles.items():
         truth, members = together(learners, "validation", recipe.tuned_on, tuning_seed, name)

@@ -52,6 +52,18 @@ class OwnFamily:
         return cross_entropy if self.labels else squared_error
 
     @property
+    def one_pool(self) -> bool:
+        """Whether what a distribution is learned from and what it is judged on are the same tasks, key by key."""
+        keys = jax.random.split(jax.random.key(0), 3)
+
+        def shared(tasks: Tasks) -> bool:
+            world = tasks.sample(keys[2])
+            pools = ([jax.tree.leaves(pool.sample(k)) for k in keys[:2]] for pool in (world.support, world.query))
+            return all(np.array_equal(*pair) for both in zip(*pools, strict=True) for pair in zip(*both, strict=True))
+
+        return any(shared(tasks) for tasks in self.splits.values())
+
+    @property
     def metric(self) -> str:
         """What is compared: the accuracy where tasks have labels and the network's loss reports one, else the loss."""
         task = self.splits["train"].sample(jax.random.key(0)).support.sample(jax.random.key(1))
