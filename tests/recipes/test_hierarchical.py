@@ -10,7 +10,8 @@ import pytest
 from metatower.core import pick
 from metatower.core.errors import UserError
 from metatower.nets.controller import EXPLORE, FOCUS, GAIN, at_rest, decided
-from metatower.recipes.hierarchical import BANDIT, DRIFTING, OURS, REST, STATIC, HierarchicalRL, traces
+from metatower.recipes.hierarchical import BANDIT, DRIFTING, OURS, REST, STATIC, traces
+from metatower.recipes.hierarchical_functions import HierarchicalRL
 from metatower.recipes.hierarchical_rivals import best_thumb
 from metatower.recipes.run import execute, load
 from metatower.training.progress import Silent
@@ -110,3 +111,20 @@ def test_options_that_cannot_be_are_refused():
         HierarchicalRL(runs=1).build()
     with pytest.raises(UserError, match="shares from 0 to 1"):
         HierarchicalRL(shares=(1.5,)).build()
+
+
+@pytest.mark.usefixtures("quick_compile")
+def test_on_pictures_sources_mislabel_and_the_scripts_judged_on_are_held_out():
+    recipe = HierarchicalGlyphs(**{**TINY, "size": 8, "classes": ("ink",)})
+    worlds = {share: recipe.corrupted((share,), 2).sample(jax.random.key(0)) for share in (0.0, 0.5)}
+    assert worlds[0.5].support.others is None
+    assert np.sum(worlds[0.5].support.chance) == 2
+    assert not np.any(worlds[0.0].support.chance)
+    shares = [float(family.shares[0]) for family in recipe.judged_on().values()]
+    np.testing.assert_allclose(shares, [0.0, 0.5, 0.6], rtol=1e-6)
+    letters = [np.asarray(recipe.family(split).family.images) for split in ("train", "test")]
+    drawn = [{image.tobytes() for image in images[:, 0]} for images in letters]
+    assert not drawn[0] & drawn[1]
+    guided = recipe.guided(decided(recipe.policy()))
+    scores = recipe._judge(guided, recipe.held_out(), 2, 0, Silent(), "")
+    assert np.all(np.isfinite(scores["loss"]))

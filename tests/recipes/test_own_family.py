@@ -11,7 +11,7 @@ from metatower.evaluation.episodes import evaluate
 from metatower.recipes import feature_baselines
 from metatower.recipes.families import FAMILIES, base_recipe, family_recipe
 from metatower.recipes.grounds import SHARED, of_file
-from metatower.recipes.hierarchical import HierarchicalRL
+from metatower.recipes.hierarchical_functions import HierarchicalRL
 from metatower.recipes.own_family import read
 from metatower.training.progress import Silent
 

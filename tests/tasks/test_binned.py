@@ -96,3 +96,18 @@ def test_misuse_is_answered():
         family(bins=0)
     with pytest.raises(ValueError, match="judges from 1 to pools - 1"):
         FunctionFamily(pools=2, judges=2)
+
+
+def test_a_source_that_mislabels_shuffles_the_targets_of_its_own_support():
+    pair = CorruptedFamily(FunctionFamily(("sinusoid",), 5, 3, noise=(0.0, 0.0)), (0.5,), 4, labels=True).sample(
+        KEYS[0]
+    )
+    sources, which = pair.support, jnp.argmax(pair.support.chance)
+    clean = CorruptedSources(sources.tasks, None, jnp.zeros(4))
+    wrong, right = (jax.vmap(lambda k, s=s: s.sample_from(which, k))(KEYS) for s in (sources, clean))
+    for one, other in ((wrong.query.y, right.query.y), (wrong.support.x, right.support.x)):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(np.sort(wrong.support.y, axis=1), np.sort(right.support.y, axis=1))
+    same = np.mean(np.asarray(wrong.support.y == right.support.y))
+    assert abs(same - 1 / 5) < 0.05
+    assert not np.any(pair.query.chance)

@@ -6,8 +6,9 @@ from metatower.core.errors import UserError
 from metatower.recipes.base import Recipe as Recipe
 from metatower.recipes.embeddings import Matching, Prototypical, Ridge
 from metatower.recipes.gradient_based import MAML, FirstOrderMAML, MetaSGD, ReptileRecipe
-from metatower.recipes.hierarchical import HierarchicalRL
 from metatower.recipes.hierarchical_agents import HierarchicalAgents
+from metatower.recipes.hierarchical_functions import HierarchicalRL
+from metatower.recipes.hierarchical_glyphs import HierarchicalGlyphs
 from metatower.recipes.learned_outer_rule import LearnedOuterRule
 from metatower.recipes.maml_glyphs import MAMLGlyphs
 from metatower.recipes.maml_navigation import MAMLNavigation
@@ -32,6 +33,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "recurrent-memory": RecurrentMemory,
     "learned-outer-rule": LearnedOuterRule,
     "hierarchical-rl": HierarchicalRL,
+    "hierarchical-rl-glyphs": HierarchicalGlyphs,
     "hierarchical-rl-agents": HierarchicalAgents,
     "meta-gan": MetaGANFunctions,
     "meta-gan-glyphs": MetaGANGlyphs,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metatower.recipes.grounds import Ground, recipe_on
-from metatower.recipes.hierarchical import HierarchicalRL
+from metatower.recipes.hierarchical_functions import HierarchicalRL
 from metatower.recipes.maml_baselines import MAMLBaselines
 from metatower.recipes.meta_gan import MetaGANFunctions
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions

@@ -11,7 +11,7 @@ import jax
 
 from metatower.core import Objective, Selector, Tasks
 from metatower.nets import MLP, cross_entropy
-from metatower.recipes.hierarchical import HierarchicalRL
+from metatower.recipes.hierarchical_functions import HierarchicalRL
 from metatower.recipes.maml_baselines import MAMLBaselines
 from metatower.recipes.on_functions import Criterion
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions

@@ -1,6 +1,7 @@
 """Hierarchical reinforcement learning: a policy guides meta-training on distributions with corrupted sources."""
 
 import dataclasses
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,10 +35,7 @@ from metatower.recipes.hierarchical_rivals import (
     static,
 )
 from metatower.recipes.maml_baselines import MAMLBaselines
-from metatower.recipes.on_functions import OnFunctions
 from metatower.rules import adam, anneal, clip, momentum
-from metatower.tasks.binned import CorruptedFamily
-from metatower.tasks.functions import FunctionFamily
 from metatower.training.progress import Progress
 
 OURS = "hierarchical RL"
@@ -50,20 +48,10 @@ TOP_CLIP = 1.0
 
 
 @dataclass(frozen=True)
-class HierarchicalRL(OnFunctions, MAMLBaselines):
-    """A manager and a worker guide MAML on distributions of functions some of whose sources are corrupted.
+class Hierarchical(MAMLBaselines):
+    """What the recipes share; a subclass gives the distributions, whose sources may be corrupted."""
 
-    The tasks of a distribution come from eight sources. Of some sources, which ones is not told, the support sets
-    belong to other functions. Every few meta-steps a recurrent manager chooses sources, inner steps and a routine;
-    at every meta-step a worker changes the rates. Both are trained on what whole runs gain on clean probe tasks: the
-    manager by REINFORCE with a leave-one-out baseline over runs on the same distribution, the worker by the exact
-    gradient through the run. They start as the best schedule of rates that a random search finds, with tasks drawn from
-    where adaptation helps if that is better still (`thumbs`), and ship only if they are better than this start on fresh
-    distributions. Judged on tasks of a third pool.
-    """
-
-    name: ClassVar[str] = "hierarchical-rl"
-    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "cost", "held_out_share", "noise", "start_drift")
+    may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "cost", "held_out_share", "start_drift")
 
     steps: int = 200
     meta_steps: int = 30
@@ -81,8 +69,6 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     """Shares of corrupted sources in training."""
     held_out_share: float = 0.6
     """Share of corrupted sources that no training distribution has."""
-    noise: float = 0.3
-    """Largest noise of the support targets in training; held out are values up to 0.2 higher."""
     cost: float = 0.0
     """What a gradient evaluation costs, in units of log loss."""
     start_searched: int = 150
@@ -93,44 +79,10 @@ class HierarchicalRL(OnFunctions, MAMLBaselines):
     """Logits per unit of gain by which sources may be drawn at the start, beside taking all in turn; 0: only that."""
     gate: int = 150
     """Validation distributions on which the policy has to be better than its start."""
-    inner_rate: float = 0.02
-    outer_rate: float = 0.01
-    outer_clip: float = 10.0
-    outer_decay: float = 0.5
-    pooled_steps: int = 20_000
-    pooled_extra: int = 20_000
-    searched: int = 100
-    searched_on: int = 40
-    tuned_on: int = 40
 
-    def corrupted(
-        self, shares: tuple[float, ...], pool: int, kinds: tuple[str, ...] = (), noise: float = 0.0
-    ) -> CorruptedFamily:
-        """A family with these shares of corrupted sources, judged on tasks of this pool; `noise` is added."""
-        family = FunctionFamily(
-            kinds or self.kinds,
-            self.shots,
-            self.queries,
-            frequency=self.frequency,
-            noise=(noise, self.noise + noise),
-            pools=3,
-            judges=pool,
-        )
-        return CorruptedFamily(family, shares, self.bins)
-
-    def family(self, split: str) -> Tasks:
-        if split == "test":
-            return self.corrupted((self.held_out_share,), JUDGED, noise=0.2)
-        return self.corrupted(self.shares, PROBE)
-
-    def judged_on(self) -> dict[str, Tasks]:
-        highest = max(self.shares)
-        return {
-            " (no source corrupted)": self.corrupted((0.0,), JUDGED),
-            f" ({highest:.0%} of sources corrupted)": self.corrupted((highest,), JUDGED),
-            f" ({self.held_out_share:.0%} of sources corrupted, more noise)": self.held_out(),
-            f" (held-out kinds, {highest:.0%} corrupted)": self.corrupted((highest,), JUDGED, self.held_out_kinds),
-        }
+    @abstractmethod
+    def corrupted(self, shares: tuple[float, ...], pool: int) -> Tasks:
+        """Distributions to train on with these shares of corrupted sources, judged on clean tasks of this pool."""
 
     def guided(self, controller: Controller, maml: Descend | None = None, logs: Any = (0.0, 0.0, -9.0)) -> Guided:
         """Storey 1 under this controller, from the weights of `maml` and these defaults."""

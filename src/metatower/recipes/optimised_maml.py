@@ -146,7 +146,7 @@ class OptimisedMAML(MAMLBaselines):
     def contestants(self, artefact: Descend, folder: Path, show: Progress) -> dict[str, Learner]:
         """Ours, and what is left of it without storey 2, or with its rates on other leaves and steps."""
         start = self.begin(self.learner(), folder, show).objective.learner
-        nonsense = shuffled(start, artefact, jax.random.key(self.seed), _rates_of)
+        nonsense = shuffled(start, artefact, jax.random.key(self.seed), rates_of)
         return {OURS: artefact, FROZEN: start, SHUFFLED: nonsense}
 
     def conclude(self, artefact: Descend, folder: Path, show: Progress) -> Conclusion:
@@ -246,7 +246,7 @@ class OptimisedMAML(MAMLBaselines):
         }
 
 
-def _rates_of(trainer):
+def rates_of(trainer):
     """Inner rates, and outer rates with their momentum: the tables that storey 2 learns."""
     return trainer.objective.learner.rule, trainer.rule
 

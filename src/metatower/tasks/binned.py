@@ -1,6 +1,8 @@
 """Distributions whose tasks come from numbered bins, so that whoever meta-trains on one can choose among them."""
 
+import dataclasses
 from abc import abstractmethod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,16 +44,17 @@ class CorruptedSources(Binned):
     """Tasks from several sources, some of which deliver wrong support sets.
 
     A task of a bin is corrupted with the bin's probability: its support set is then that of a task of another
-    distribution, while its query is what it was. Who trains on it learns not to trust a support set.
+    distribution, or its own with shuffled targets, while its query is what it was. Who trains on it learns not to trust
+    a support set.
 
     Args:
         tasks: the distribution.
-        others: where wrong support sets come from; of the same structure.
+        others: where wrong support sets come from, of the same structure; None to shuffle the targets `y`.
         chance: of each bin, that a task is corrupted.
     """
 
     tasks: Tasks
-    others: Tasks
+    others: Tasks | None
     chance: Float[Array, " bin"]
 
     @property
@@ -60,11 +63,18 @@ class CorruptedSources(Binned):
 
     def sample_from(self, which: Int[Array, ""], key: PRNGKeyArray) -> Task:
         key_task, key_other, key_chance = fork(key, 3)
-        task, other = self.tasks.sample(key_task), self.others.sample(key_other)
+        task = self.tasks.sample(key_task)
+        other = self._wrong(task.support, key_other)
         (chance,) = uniforms(key_chance, ())
         wrong = chance < self.chance[which]
-        support = jax.tree.map(lambda mine, its: jnp.where(wrong, its, mine), task.support, other.support)
+        support = jax.tree.map(lambda mine, its: jnp.where(wrong, its, mine), task.support, other)
         return Task(support, task.query)
+
+    def _wrong(self, support: Any, key: PRNGKeyArray) -> Any:
+        if self.others is not None:
+            return self.others.sample(key).support
+        (order,) = uniforms(key, (len(support.y),))
+        return dataclasses.replace(support, y=support.y[jnp.argsort(order)])
 
 
 class CorruptedFamily(Tasks):
@@ -77,22 +87,27 @@ class CorruptedFamily(Tasks):
         family: its tasks are pairs of distributions with disjoint pools of tasks.
         shares: the values that ρ may have, from 0 to 1.
         bins: sources of each distribution.
+        labels: whether a corrupted source shuffles the targets of a task, and does not exchange its support set.
     """
 
     family: Tasks
     shares: Float[Array, " share"]
     bins: int
+    labels: bool
 
-    def __init__(self, family: Tasks, shares: tuple[float, ...] = (0.0, 0.25, 0.5), bins: int = 8):
+    def __init__(
+        self, family: Tasks, shares: tuple[float, ...] = (0.0, 0.25, 0.5), bins: int = 8, labels: bool = False
+    ):
         if bins < 1 or not shares or not all(0 <= share <= 1 for share in shares):
             raise ValueError(
                 f"CorruptedFamily: expected at least one bin and shares from 0 to 1, got {bins} and {shares}."
             )
-        self.family, self.shares, self.bins = family, jnp.asarray(shares, float), bins
+        self.family, self.shares, self.bins, self.labels = family, jnp.asarray(shares, float), bins, labels
 
     def sample(self, key: PRNGKeyArray) -> Task:
         key_member, key_other, key_own = fork(key, 3)
-        member, other = self.family.sample(key_member), self.family.sample(key_other).support
+        member = self.family.sample(key_member)
+        other = None if self.labels else self.family.sample(key_other).support
         chance, order = uniforms(key_own, (), (self.bins,))
         share = self.shares[integer(chance, len(self.shares))]
         wrong = jnp.clip(share * self.bins - ranks(order), 0.0, 1.0)
