@@ -12,6 +12,7 @@ from metatower.core.errors import UserError
 from metatower.nets.controller import EXPLORE, FOCUS, GAIN, at_rest, decided
 from metatower.recipes.hierarchical import BANDIT, DRIFTING, OURS, REST, STATIC, traces
 from metatower.recipes.hierarchical_functions import HierarchicalRL
+from metatower.recipes.hierarchical_glyphs import HierarchicalGlyphs
 from metatower.recipes.hierarchical_rivals import best_thumb
 from metatower.recipes.run import execute, load
 from metatower.training.progress import Silent
