@@ -21,6 +21,11 @@ from metatower.learners.informed import Oracle, Random
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 each_row = pytest.mark.parametrize("row", ROWS)
+LARGE = "learner: meta-gan's trainer"
+but_the_large = pytest.mark.parametrize(
+    "row", [pytest.param(row, marks=pytest.mark.slow) if row == LARGE else row for row in ROWS]
+)
+"""All, of which one takes minutes to trace again."""
 
 
 def same_bits(one, other):
@@ -83,7 +88,7 @@ def test_a_step_keeps_shapes_and_is_finite(row):
     assert finite((state, metrics, loss, shown))
 
 
-@each_row
+@but_the_large
 def test_lifted_twice_it_traces_as_before(row):
     learner = up(up(ROWS[row]()))
     tasks = data_of(row, learner.height)
@@ -157,7 +162,7 @@ def test_parameter_names_and_order(kind, method):
         assert shown == SIGNATURES[kind, method], f"{each.__name__}.{method}"
 
 
-@each_row
+@but_the_large
 def test_vmap_does_what_a_loop_does(row):
     learner = ROWS[row]()
     here, keys = data_of(row, learner.height), jax.random.split(jax.random.key(3), 2)
