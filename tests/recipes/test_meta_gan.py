@@ -37,7 +37,14 @@ def test_the_generator_is_trained_and_judged_beside_its_ablations_and_maml(tmp_p
             "nearest elite + noise",
         ),
         *("average of 8 elites", "storey 2 frozen at its start", "context of another distribution"),
-        *("pooled MAML", "pooled MAML, trained for one step", "pooled MAML + K", "pooled MAML + 5K"),
+        *(
+            "default MAML",
+            "MAML, rates from random search",
+            "pooled MAML",
+            "pooled MAML, trained for one step",
+            "pooled MAML + K",
+            "pooled MAML + 5K",
+        ),
     )
     for label in LABELS:
         for name in wanted:

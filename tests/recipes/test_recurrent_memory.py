@@ -29,6 +29,7 @@ def test_the_memory_is_trained_and_judged_beside_its_ablations_and_maml(tmp_path
         for name in (
             *("pooled MAML", "pooled MAML + K", "pooled MAML + 5K", "MAML, rates from random search", "default MAML"),
             "storey 2 frozen at its start",
+            "storey 2 shuffled",
         ):
             assert name + label in means
         # without memory every task is like the first

@@ -300,6 +300,8 @@ class MetaGANFunctions(OnFunctions, MAMLBaselines):
         best_pooled = of_best._pooled(steps, folder / "baselines" / "best-structure", show)
         of_best_tuned, _ = of_best._tuned_pooled(best_pooled, show)
         contestants |= {
+            "default MAML": self._default(),
+            "MAML, rates from random search": self._random_search(show, folder)[0],
             "pooled MAML": dataclasses.replace(tuned, steps=0),
             "pooled MAML, trained for one step": dataclasses.replace(
                 single._with_rates(single.trainer(), one_step, 0.1), steps=0

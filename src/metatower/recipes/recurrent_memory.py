@@ -159,6 +159,7 @@ class RecurrentMemory(OnFunctions, MAMLBaselines):
 
     def conclude(self, artefact: Any, folder: Path, show: Progress) -> Conclusion:
         start = self.begin(self.learner(), folder, show).objective.learner
+        without = {FROZEN: start, SHUFFLED: shuffled(start, artefact, jax.random.key(self.seed))}
         others = self.baselines(folder, show)
         pooled = self._pooled(self.pooled_steps + self.pooled_extra, folder, show)
         # as many tasks as the memory meets: one for each meta-step
@@ -182,15 +183,16 @@ class RecurrentMemory(OnFunctions, MAMLBaselines):
             for name, learner in others.items():
                 scores = self._judge(learner, family, self.episodes, self.seed, show, f"judging: {name}{label}")
                 conclusion.add(name + label, scores, "distribution")
-            scores = self._along(start, family, show, FROZEN)[:, CURVE.index(DECIDES)]
-            conclusion.add(FROZEN + label, {"loss": scores}, "distribution")
+            for name, learner in without.items():
+                scores = self._along(learner, family, show, name)[:, CURVE.index(DECIDES)]
+                conclusion.add(name + label, {"loss": scores}, "distribution")
             ours = f"{OURS}, task {DECIDES}{label}"
             conclusion.compare(
                 ours,
                 f"{OURS}, task 1{label}",
                 *(f"{name}, task {DECIDES}{label}" for name in series if name != OURS),
                 *(name + label for name in others),
-                FROZEN + label,
+                *(name + label for name in without),
             )
             conclusion.notes += _in_percent(series, label)
             conclusion.figures[f"tasks{len(conclusion.figures)}"] = Curves(
