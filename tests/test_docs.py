@@ -185,7 +185,7 @@ def test_the_tables_of_hierarchical_rl_are_those_of_its_file():
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)[:2]
     losses, gains = ([line.strip("|").split("|") for line in each.splitlines()[2:]] for each in tables)
     for name, *said in losses:
-        name = re.sub(r" \(the rule.*\)|, with the best.*|\*", "", name).strip()
+        name = re.sub(r" \(the .*\)|, with the best.*|\*", "", name).strip()
         cells = [cell.strip() for cell in said if cell.strip()]
         wanted = [means[name + label.removeprefix("hierarchical RL")] for label in ours]
         places = [len(cell.partition(".")[2]) for cell in cells]
