@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from metatower.core.errors import UserError
+from metatower.evaluation.gradient_health import Health, Row
 from metatower.evaluation.statistics import Interval, gain, interval, paired, verdict
 from metatower.training.files import read_json, write_json
 
@@ -126,7 +127,7 @@ class Conclusion:
     results: list[Result] = field(default_factory=list)
     paired: list[Paired] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
-    """`Curves`, `Rates`, `Functions` or `Images` by file name."""
+    """`Curves`, `Rates`, `Functions`, `Images` or `Health` by file name."""
     scores: dict[str, Scores] = field(default_factory=dict)
     """The values behind the rows, one per unit."""
 
@@ -184,7 +185,7 @@ class Conclusion:
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
-    for kind in (Result, Paired, Interval, Curves, Rates, FunctionTask, Functions, Images, Conclusion)
+    for kind in (Result, Paired, Interval, Curves, Rates, FunctionTask, Functions, Images, Health, Row, Conclusion)
 }
 
 
@@ -220,4 +221,4 @@ def _decode(value: Any) -> Any:
         return np.frombuffer(data, np.dtype(value["dtype"])).reshape(value["shape"]).copy()
     content = {name: _decode(each) for name, each in value.items() if name != "is"}
     # JSON has no tuples
-    return _KINDS[kind](**{n: tuple(v) if n in ("ci95", "leaves", "tasks") else v for n, v in content.items()})
+    return _KINDS[kind](**{n: tuple(v) if n in ("ci95", "leaves", "tasks", "rows") else v for n, v in content.items()})

@@ -14,10 +14,16 @@ from metatower.core import Gradient, Run, State, Tasks, Unrolled, pick, put
 from metatower.core.errors import UserError
 from metatower.core.keys import fork
 from metatower.evaluation.statistics import Interval, interval
-from metatower.gradients import Evolution, FirstOrder, Truncated
+from metatower.gradients import NRES, PES, Evolution, FirstOrder, ScoreFunction, Truncated
 
 _STREAM = 0x6865616C
 """Folded into the seed, so that no check shares its keys with a training run of the same seed."""
+EXACT, FIRST, LAST, SMOOTH = "exact", "first order", "truncated", "evolution"
+"""The estimators that `recommend` knows by name; one that begins with `OWN` is what the tower is trained by."""
+OWN = "own"
+REUSED = "noise reuse"
+_SPLITS, _KEYS = 200, 64
+"""Choices of keys that the means of several gradients are taken over, and how many keys these are of at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +39,9 @@ class Row:
     """With the gradient of the first estimator on the same key."""
     finite: float
     """Share of gradients that are finite, of 1."""
+    averaged: Interval | None = None
+    """Cosine of the mean of 1, 2, ..., draws // 2 gradients with the mean gradient of the first estimator on the other
+    half of the keys (64 at most), `[draws // 2]`: means over choices of keys, and bounds that hold nine of ten."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +58,14 @@ class Health:
     """Of an inner run."""
     size: int
     """Learned numbers."""
+    place: str = ""
+    """Where it was measured, in words."""
+
+    @property
+    def caption(self) -> str:
+        """What the figure shows, in words."""
+        place = f"{self.place}: " if self.place else ""
+        return f"{place}length of the gradient, a mark per key, and mean cosines between estimators."
 
     @property
     def exponent(self) -> float:
@@ -67,9 +84,10 @@ class Health:
             return math.inf
         return float(np.exp(np.minimum(self.exponent * self.steps, 700.0)))
 
-    def __str__(self) -> str:
-        head = ("estimator", "norm", "largest", "signal/noise", f"cosine with {self.rows[0].name}", "finite")
-        lines = [head]
+    def table(self) -> list[tuple[str, ...]]:
+        """A head, and a line per estimator: its lengths, signal to noise, cosine, and the share that is finite."""
+        head = ("estimator", "norm", "mean", "largest", "signal/noise", f"cosine with {self.rows[0].name}", "finite")
+        lines: list[tuple[str, ...]] = [head]
         for row in self.rows:
             ordered = np.sort(np.where(np.isnan(row.norms), np.inf, row.norms))
             cosine = f"{row.cosine.mean:.3f} [{row.cosine.lo:.3f}, {row.cosine.hi:.3f}]"
@@ -77,25 +95,33 @@ class Health:
                 (
                     row.name,
                     f"{ordered[len(ordered) // 2]:.3g}",
+                    f"{ordered.mean():.3g}",
                     f"{ordered[-1]:.3g}",
                     f"{row.signal_to_noise:.3g}",
                     cosine if math.isfinite(row.cosine.mean) else "-",
                     f"{100 * row.finite:.0f} %",
                 )
             )
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        return lines
+
+    @property
+    def chaos(self) -> str:
+        """The exponent and what it amounts to, in words."""
+        if self.exponents is None:
+            return "not to be measured (its state has no numbers at its start)"
+        if self.diverged:
+            return f"none, {100 * self.diverged:.0f} % of the runs are not finite"
+        steps = f"{self.steps} steps enlarge" if self.steps > 1 else "its one step enlarges"
+        return f"{self.exponent:.3g} per step, so {steps} a difference {self.growth:.3g} times"
+
+    def __str__(self) -> str:
+        lines = self.table()
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = [
             "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
             for line in lines
         ]
-        chaos = "Lyapunov exponent of the inner run: "
-        if self.exponents is None:
-            chaos += "not to be measured (its state has no numbers at its start)"
-        elif self.diverged:
-            chaos += f"none, {100 * self.diverged:.0f} % of the runs are not finite"
-        else:
-            chaos += f"{self.exponent:.3g} per step, so {self.steps} steps enlarge a difference {self.growth:.3g} times"
-        return "\n".join([*table, chaos, str(recommend(self))])
+        return "\n".join([*table, f"Lyapunov exponent of the inner run: {self.chaos}", str(recommend(self))])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +168,7 @@ def gradient_health(
     Args:
         tower: a `Descend` on something with inner runs, as `lift` makes it.
         tasks: what it trains on.
-        gradients: by name; the first is what the others are compared with. If None: the exact gradient, first order,
-            the last quarter of the run, and evolution strategies.
+        gradients: by name; the first is what the others are compared with. `estimators(tower)` if None.
         draws: keys, at least 2; each is a batch of tasks.
         seed: chooses the keys.
         state: a state of `tower`.
@@ -162,17 +187,14 @@ def gradient_health(
             "runs. Lift it: `lift(learner, rule, batch=...)`."
         )
     leaves = pick(objective, learn) if state is None else state.leaves
-    if gradients is None:
-        gradients = {
-            "exact": Unrolled(),
-            "first order": FirstOrder(),
-            "truncated": Truncated(max(1, inner.steps // 4)),
-            "evolution": Evolution(pairs=16),
-        }
+    gradients = estimators(tower) if gradients is None else gradients
     keys = fork(key, draws)
     found = [np.asarray(_gradients(tower, tasks, each, leaves, keys), np.float64) for each in gradients.values()]
     cosines = np.array([[_cosines(a, b) for b in found] for a in found])
-    rows = tuple(_row(name, each, cosines[i, 0]) for i, (name, each) in enumerate(zip(gradients, found, strict=True)))
+    rows = tuple(
+        _row(name, each, cosines[i, 0], _averaged(each, found[0]))
+        for i, (name, each) in enumerate(zip(gradients, found, strict=True))
+    )
     exponents = _exponents(tower, tasks, leaves, keys)
     with np.errstate(invalid="ignore"):
         means = cosines.mean(axis=-1)
@@ -181,10 +203,36 @@ def gradient_health(
     )
 
 
+def estimators(tower: Any) -> dict[str, Gradient]:
+    """The estimators worth comparing for a tower, by name; the first is what the others are compared with.
+
+    The exact gradient, the tower's own, first order where its runs have gradients of their own, the last quarter of a
+    run of several steps, and evolution strategies. Where the tower is trained by `ScoreFunction` or by evolution
+    strategies nothing is differentiated through: its own comes first, beside evolution on whole or on half runs.
+    """
+    own, inner = tower.gradient, tower.objective.learner
+    name = f"{OWN} ({called(own)})"
+    if isinstance(own, ScoreFunction):
+        return {name: own, SMOOTH: Evolution(pairs=16)}
+    if isinstance(own, Evolution | PES | NRES):
+        half = inner.steps // 2 if inner.steps % 2 == 0 and inner.steps else max(1, inner.steps)
+        return {name: own, REUSED: NRES(own.pairs, own.sigma, unroll=half, every_step=False)}
+    found: dict[str, Gradient] = {EXACT: Unrolled()}
+    if not isinstance(own, Unrolled | FirstOrder):
+        found[name] = own
+    if inner.first_order() is not inner:
+        found[FIRST] = FirstOrder()
+    if inner.steps > 1:
+        found[LAST] = Truncated(max(1, inner.steps // 4))
+    return {**found, SMOOTH: Evolution(pairs=16)}
+
+
 def recommend(health: Health, thresholds: Thresholds | None = None) -> Advice:
     """An estimator for the storey, from what was measured. The rows are known by the names of the default estimators.
 
-    0. If inner runs are not finite themselves: "none", as no estimator mends that.
+    0. If inner runs are not finite themselves: "none", as no estimator mends that. If nothing is differentiated through
+       (`estimators`): the one with most signal to noise. If the tower's own estimator is always finite and has more of
+       it than both the exact gradient and evolution strategies: its own.
     1. If the exact gradient is not always finite, or the run is chaotic (`growth`) and the exact gradient either has
        less signal to noise than evolution strategies or is no more than its own noise (two standard errors of its
        mean): `NRES` for `long` runs, else `Evolution`.
@@ -199,6 +247,15 @@ def recommend(health: Health, thresholds: Thresholds | None = None) -> Advice:
     if health.diverged:
         share = f"{100 * health.diverged:.0f} %"
         return Advice("none", f"{share} of the inner runs are not finite: shorten or clip their steps first.", math.nan)
+    own = next((row for row in health.rows if row.name.startswith(OWN)), None)
+    if own is exact:
+        best = max(health.rows, key=lambda row: (row.finite == 1, row.signal_to_noise))
+        reason = f"Nothing is differentiated through; signal to noise is {_signals(*health.rows)}."
+        return Advice(_kind(best), reason, math.nan)
+    rivals = [row for row in (exact, smooth) if row is not None]
+    if own is not None and own.finite == 1 and all(own.signal_to_noise > row.signal_to_noise for row in rivals):
+        reason = f"It is the tower's own, and has most signal in its noise: {_signals(own, *rivals)}."
+        return Advice(_kind(own), f"{reason} Its cosine with the exact gradient is {own.cosine.mean:.2f}.", math.nan)
     usual = exact if smooth is None else smooth
     sizes = usual.norms[np.isfinite(usual.norms)]
     limit = 10 * float(np.median(sizes) if smooth is None else np.max(sizes)) if len(sizes) else math.nan
@@ -283,15 +340,16 @@ def _exponents(tower: Any, tasks: Tasks, leaves: list[Array], keys: Key[Array, "
     if not numbers or objective.learner.steps == 0:
         return None
 
-    @eqx.filter_jit
-    def measure(objective, tasks, keys):
-        def one(key):
-            key_run, key_direction = fork(key, 2)
-            return lyapunov(next(iter(objective.runs(tasks, key=key_run))), key=key_direction)
+    return _measure(objective, tasks, keys)
 
-        return jax.lax.map(one, keys)
 
-    return measure(objective, tasks, keys)
+@eqx.filter_jit
+def _measure(objective: Any, tasks: Tasks, keys: Key[Array, " draws"]) -> Array:
+    def one(key):
+        key_run, key_direction = fork(key, 2)
+        return lyapunov(next(iter(objective.runs(tasks, key=key_run))), key=key_direction)
+
+    return jax.lax.map(one, keys)
 
 
 def _cosines(a: Float[np.ndarray, "draws size"], b: Float[np.ndarray, "draws size"]) -> Float[np.ndarray, " draws"]:
@@ -301,11 +359,50 @@ def _cosines(a: Float[np.ndarray, "draws size"], b: Float[np.ndarray, "draws siz
         return np.sum(a * b, axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
 
 
-def _row(name: str, found: Float[np.ndarray, "draws size"], cosines: Float[np.ndarray, " draws"]) -> Row:
+def _averaged(found: Float[np.ndarray, "draws size"], reference: Float[np.ndarray, "draws size"]) -> Interval:
+    """`Row.averaged`, from the inner products alone."""
+    a, b = found[:_KEYS], reference[:_KEYS]
+    draws, random, cosines = len(a), np.random.default_rng(0), []
+    with np.errstate(all="ignore"):
+        a, b = (x / np.max(np.abs(x)) for x in (a, b))
+        among, across, others = a @ a.T, a @ b.T, b @ b.T
+        for _ in range(_SPLITS):
+            order = random.permutation(draws)
+            ours, theirs = order[: draws // 2], order[-(draws // 2) :]
+            along = np.cumsum(across[np.ix_(ours, theirs)].sum(axis=1))
+            square = np.diag(among[np.ix_(ours, ours)].cumsum(axis=0).cumsum(axis=1))
+            cosines.append(along / np.sqrt(square * others[np.ix_(theirs, theirs)].sum()))
+        low, mean, high = (
+            np.quantile(cosines, 0.05, axis=0),
+            np.mean(cosines, axis=0),
+            np.quantile(cosines, 0.95, axis=0),
+        )
+    return Interval(mean, low, high, _SPLITS)
+
+
+def called(gradient: Gradient) -> str:
+    """What an estimator is called: `Clipped`, or `Clipped of Relative`."""
+    of = getattr(gradient, "of", None)
+    return type(gradient).__name__ + (f" of {called(of)}" if of is not None and not isinstance(of, Unrolled) else "")
+
+
+def _kind(row: Row) -> str:
+    """The estimator of a row where nothing is differentiated, or of the tower's own."""
+    named = {SMOOTH: "Evolution", REUSED: "NRES"}
+    return named.get(row.name, row.name.removeprefix(f"{OWN} (").removesuffix(")"))
+
+
+def _signals(*rows: Row) -> str:
+    return ", ".join(f"{row.signal_to_noise:.2g} ({row.name})" for row in rows)
+
+
+def _row(
+    name: str, found: Float[np.ndarray, "draws size"], cosines: Float[np.ndarray, " draws"], averaged: Interval
+) -> Row:
     with np.errstate(all="ignore"):
         norms = np.linalg.norm(found, axis=1)
         noise = found.var(axis=0, ddof=1).sum()
         signal = max(float(np.sum(found.mean(axis=0) ** 2) - noise / len(found)), 0.0)
         ratio = math.sqrt(signal / noise) if noise > 0 else math.inf if signal > 0 else 0.0
     ratio = ratio if math.isfinite(float(noise)) else 0.0
-    return Row(name, norms, ratio, interval(cosines), float(np.mean(np.all(np.isfinite(found), axis=1))))
+    return Row(name, norms, ratio, interval(cosines), float(np.mean(np.all(np.isfinite(found), axis=1))), averaged)

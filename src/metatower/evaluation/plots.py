@@ -12,9 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LogNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from metatower.evaluation.conclusion import Curves, Functions, Images, Paired, Rates, Result
+from metatower.evaluation.gradient_health import Health
 from metatower.evaluation.statistics import HIGHER_IS_BETTER, SHARES
 
 COLOURS = ("#1f5fa8", "#d1662b", "#3a8f5c", "#8a57a8", "#b23a48", "#6b7280", "#0e8c8c", "#a0842c")
@@ -43,12 +44,13 @@ def draw(figure: Any) -> Figure:
     """The drawing of any figure of a `Conclusion`.
 
     Args:
-        figure: `Curves`, `Rates`, `Functions` or `Images`.
+        figure: `Curves`, `Rates`, `Functions`, `Images` or `Health`.
     """
-    for kind, painter in ((Curves, curves), (Rates, rates), (Functions, functions), (Images, images)):
+    painters = {Curves: curves, Rates: rates, Functions: functions, Images: images, Health: gradient_health}
+    for kind, painter in painters.items():
         if isinstance(figure, kind):
             return painter(figure)
-    raise TypeError(f"Expected Curves, Rates, Functions or Images, got {type(figure).__name__}.")
+    raise TypeError(f"Expected Curves, Rates, Functions, Images or Health, got {type(figure).__name__}.")
 
 
 def save(figure: Figure, kind: str) -> bytes:
@@ -188,7 +190,7 @@ def differences(rows: list[Paired], metric: str) -> Figure:
 
 
 @_styled
-def gradient_health(health: Any) -> Figure:
+def gradient_health(health: Health) -> Figure:
     """The gradients of several estimators: their lengths from key to key, and the cosines between them.
 
     Args:
@@ -205,6 +207,9 @@ def gradient_health(health: Any) -> Figure:
             words += f", {100 * (1 - row.finite):.0f} % not finite"
         lengths.annotate(words, (1, place + 0.36), xycoords=("axes fraction", "data"), ha="right", size=7)
     lengths.set_xscale("log")
+    lengths.xaxis.set_major_locator(LogLocator(subs=(1, 3)))  # many decades: powers of ten alone
+    lengths.xaxis.set_major_formatter("{x:g}")
+    lengths.xaxis.set_minor_formatter(NullFormatter())
     lengths.set_yticks(range(len(names)), names)
     lengths.set_ylim(len(names) - 0.4, -0.6)
     lengths.set_xlabel("length of the gradient, a mark per key")
