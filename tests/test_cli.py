@@ -34,11 +34,12 @@ class TestHelp:
         overview = capsys.readouterr().out
         assert main(["--help"]) == 0
         assert capsys.readouterr().out == overview
-        for command in ("train", "resume", "evaluate", "report", "plan", "list", "compare"):
+        for command in ("train", "resume", "evaluate", "health", "report", "plan", "list", "compare"):
             assert f"\n  {command} " in overview
 
     @pytest.mark.parametrize(
-        "command", ["train maml-sinusoid", "plan maml-sinusoid", "resume", "evaluate", "report", "list", "compare"]
+        "command",
+        ["train maml-sinusoid", "plan maml-sinusoid", "resume", "evaluate", "health", "report", "list", "compare"],
     )
     def test_every_command_teaches_with_examples(self, command, capsys):
         assert main([*command.split(), "--help"]) == 0

@@ -27,6 +27,7 @@ from metatower.options import (
     Compare,
     Diagnose,
     Evaluate,
+    Health,
     List,
     Planning,
     Report,
@@ -87,6 +88,7 @@ def _dispatch(arguments: list[str]) -> int:
         "evaluate": _evaluate,
         "adapt": _adapt,
         "diagnose": _diagnose,
+        "health": _health,
         "report": _report,
         "plan": _plan,
         "list": _list,
@@ -232,6 +234,23 @@ def _diagnose(arguments: list[str]) -> int:
     setup()
     found, page = diagnose(given.folder, episodes=given.episodes, seed=given.seed, show=progress(given.progress))
     tables.show(found.results, found.paired, found.notes)
+    print(f"The page to read: {page}")
+    return 0
+
+
+def _health(arguments: list[str]) -> int:
+    given = _parse(Health, arguments, "health")
+    from metatower.evaluation import tables
+    from metatower.recipes.health import health
+    from metatower.training.files import check_unused
+    from metatower.training.progress import progress
+    from metatower.training.runtime import setup
+
+    check_unused(given.out)
+    setup()
+    how = {"samples": given.samples, "seed": given.seed, "out": given.out}
+    found, page = health(given.folder, **how, show=progress(given.progress))
+    tables.show_health(found)
     print(f"The page to read: {page}")
     return 0
 

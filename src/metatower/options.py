@@ -19,6 +19,7 @@ commands:
   evaluate DIR     judge a trained learner, on other data too
   adapt            learn classes from a few of your own pictures, name others
   diagnose DIR     does it learn to learn? steps, shots, memory, features, calibration
+  health DIR       is the gradient of its top storey worth following? noise, chaos, other estimators
   report DIR       draw the plots and the page of a run again
   plan RECIPE      what a recipe costs: FLOPs, memory, compile time; nothing is run
   list             the recipes
@@ -192,6 +193,37 @@ class Diagnose:
     """Tasks for each question."""
     seed: int = 0
     """Chooses the tasks."""
+    progress: Progress = "auto"
+    """How progress is shown: a bar, plain lines, or nothing."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """Is the gradient of a run's top storey worth following, and which estimator is best? Into health.json and
+    report.html.
+
+    For learners of storeys 1 and 2 that are lifted (MAML and its kin, prototypes, the meta-meta-learners). Several
+    estimators on the same fresh tasks, where training set out from and at what it learned: how long their gradients
+    are, how much signal is in their noise, whether they point the same way, and how chaotic the runs below are (the
+    largest Lyapunov exponent). Says in a sentence what each number means, and which estimator they advise.
+
+    An estimator is chosen in Python with `lift(..., gradient=...)`, and `Switching` changes it by itself. Nothing is
+    trained; at storey 2 programs are compiled and whole runs repeated, which takes some minutes.
+
+    examples:
+      metatower health runs/maml-sinusoid-0
+      metatower health runs/optimised-maml-0 --samples 32
+      metatower health runs/maml-sinusoid-0 --out health    # leaves the run's folder as it is
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """The run's folder."""
+    samples: int = 16
+    """Gradients of each estimator, each of a batch of fresh tasks as in training."""
+    seed: int = 0
+    """Chooses the tasks."""
+    out: Path | None = None
+    """A new folder for health.json and health.html; those of the run if not given."""
     progress: Progress = "auto"
     """How progress is shown: a bar, plain lines, or nothing."""
 

@@ -34,7 +34,7 @@ def test_a_damaged_summary_is_one_sentence_and_can_be_made_again(finished, capsy
     assert json.loads((finished / SUMMARY).read_text())["results"] == before["results"]
 
 
-@pytest.mark.parametrize("command", ["resume", "report", "diagnose"])
+@pytest.mark.parametrize("command", ["resume", "report", "diagnose", "health"])
 def test_the_folder_of_a_model_is_no_run(finished, command, tmp_path, capsys):
     shutil.copytree(finished / "model", tmp_path / "model")
     assert main([command, str(tmp_path / "model")]) == 2

@@ -10,12 +10,15 @@ from matplotlib.figure import Figure
 from metatower.core.errors import UserError, resume_command
 from metatower.evaluation import plots
 from metatower.evaluation.conclusion import Conclusion, Paired, Result
+from metatower.evaluation.gradient_health import Health
 from metatower.evaluation.statistics import HIGHER_IS_BETTER, SHARES
 from metatower.training import records
 from metatower.training.files import clean, make_folder, new_folder, read_json, write_bytes, write_text
 
 DIAGNOSIS = "diagnosis.json"
 """What `metatower diagnose` found, in a run's folder."""
+HEALTH = "health.json"
+"""What `metatower health` found, in a run's folder or one of its own."""
 _CAPTIONS = {
     "learning": "Learning: what the run measured of itself while it trained (faint: single steps; strong: running "
     "mean). These numbers are of training tasks; the table above is of tasks, or distributions, never trained on.",
@@ -98,6 +101,35 @@ def _diagnosis(folder: Path) -> str:
     )
 
 
+def _health(folder: Path) -> str:
+    """The section of `metatower health`, if it has been run."""
+    if not (folder / HEALTH).exists():
+        return ""
+    found = Conclusion.load(folder / HEALTH)
+    parts = [f"<ul>{''.join(f'<li>{_text(note)}</li>' for note in found.notes)}</ul>"]
+    for each in found.figures.values():
+        if isinstance(each, Health):
+            head, *lines = ("".join(f"<td>{_text(cell)}</td>" for cell in line) for line in each.table())
+            body = "".join(f"<tr>{line}</tr>" for line in lines)
+            parts.append(f"<table><thead><tr>{head.replace('td>', 'th>')}</tr></thead><tbody>{body}</tbody></table>")
+        picture = plots.as_html(plots.draw(each))
+        parts.append(f"<figure>{picture}<figcaption>{_text(each.caption)}</figcaption></figure>")
+    return f"<section><h2>Is the gradient of the top storey worth following?</h2>{''.join(parts)}</section>"
+
+
+def write_health(found: Conclusion, folder: Path, title: str) -> Path:
+    """Writes what `metatower health` found to a folder of its own: `health.json`, and a page, which it gives.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    with new_folder(folder) as temporary:
+        found.save(temporary / HEALTH)
+        header = f"<header><p class=small>metatower · health of a gradient</p><h1>{html.escape(title)}</h1></header>"
+        write_text(temporary / "health.html", _document(title, header + _health(temporary)))
+    return folder / "health.html"
+
+
 def rewrite(folder: Path, about: str, use: str) -> Path:
     """`draw` and `write`, for a run that is finished; `about` and `use` as for `write`.
 
@@ -167,10 +199,7 @@ def _page(
     lead, *rest = paragraphs or [summary["recipe"]]
     notes = "".join(f"<li>{_text(note)}</li>" for note in conclusion.notes)
     where = html.escape(str(folder))
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(summary["recipe"])} · metatower</title><style>{CSS}</style></head><body><main>
-<header><p class="small">metatower · report of one run</p><h1>{html.escape(summary["recipe"])}</h1>
+    body = f"""<header><p class="small">metatower · report of one run</p><h1>{html.escape(summary["recipe"])}</h1>
 <p class="lead">{_text(lead)}</p>
 <p class="small">seed {summary["seed"]} · {_duration(summary["seconds"])} in all, compiling and judging included ·
 {where}</p></header>
@@ -179,11 +208,22 @@ def _page(
 {_differences(conclusion.paired)}
 <section><h2>Figures</h2>{"".join(figures)}</section>
 {_diagnosis(folder)}
+{_health(folder)}
 <section><h2>Use what was learned</h2>
 <p>The folder <code>{where}/model</code> holds the trained learner: its numbers in <code>model.safetensors</code>, the
 recipe that rebuilds it in <code>config.json</code>. It can be copied anywhere.</p>
 <pre>{html.escape(use.replace("{run}", str(folder)))}</pre></section>
 <section><details><summary>Every option of this run</summary>{_options(config)}</details></section>
+"""
+    return _document(summary["recipe"], body)
+
+
+def _document(title: str, body: str) -> str:
+    """A whole page, with the style of every page."""
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)} · metatower</title><style>{CSS}</style></head><body><main>
+{body.rstrip()}
 </main></body></html>
 """
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from metatower.evaluation.conclusion import Paired, Result
+from metatower.evaluation.conclusion import Conclusion, Paired, Result
+from metatower.evaluation.gradient_health import Health
 from metatower.evaluation.report import bounds, number, plural, unit_of
 
 
@@ -45,3 +46,27 @@ def show(
         console.print()
     for note in notes:
         console.print(note, markup=False, highlight=False)
+
+
+def show_health(found: Conclusion, console: Console | None = None) -> None:
+    """Prints what `metatower health` found: a table per place, and the sentences.
+
+    Args:
+        console: standard output if None.
+    """
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    for each in found.figures.values():
+        if isinstance(each, Health):
+            (first, *head), *lines = each.table()
+            table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), title=each.place)
+            table.title_justify = "left"
+            table.add_column(first)
+            for name in head:
+                table.add_column(name, justify="right", no_wrap=True)
+            for line in lines:
+                table.add_row(*line)
+            console.print(table)
+            console.print()
+    show([], [], found.notes, console)
