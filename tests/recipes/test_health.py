@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from tests.quick import quickly_compiled
 
 from metatower.cli import main
 from metatower.core import pick
@@ -15,7 +16,7 @@ from metatower.evaluation.gradient_health import estimators
 from metatower.recipes import find
 from metatower.recipes.health import START, TRAINED, health, with_numbers_of
 from metatower.recipes.run import execute
-from metatower.recipes.shipped import folder_of
+from metatower.recipes.shipped import AGENTS
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -24,7 +25,8 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 def run(tmp_path_factory):
     """MAML whose inner step is next to nothing: its runs keep every difference, and first order is exact."""
     folder = tmp_path_factory.mktemp("runs") / "waves"
-    execute(find("maml-sinusoid")(steps=3, episodes=4, inner_rate=1e-9, hidden=(4,), rate=0.05), folder)
+    with quickly_compiled():
+        execute(find("maml-sinusoid")(steps=3, episodes=4, inner_rate=1e-9, hidden=(4,), rate=0.05), folder)
     return folder
 
 
@@ -100,7 +102,7 @@ def test_what_was_learned_finds_its_place_in_the_tower(name):
 
 
 def test_what_cannot_be_measured_is_one_sentence(run, tmp_path, capsys):
-    agent = folder_of_agent(tmp_path)
+    agent = shutil.copytree(AGENTS / "rl2-bandit-10-5", tmp_path / "agent")
     with pytest.raises(UserError, match=r"rl2-bandits trains by PPO, which has none\. Try a run of maml-sinusoid"):
         health(agent, out=tmp_path / "page")
     assert not (tmp_path / "page").exists()
@@ -117,10 +119,6 @@ def test_what_cannot_be_measured_is_one_sentence(run, tmp_path, capsys):
     assert "holds no run" in capsys.readouterr().err
     assert main(["health", str(run), "--out", str(tmp_path)]) == 2
     assert "Choose another --out" in capsys.readouterr().err
-    tower = find("maml-sinusoid")(hidden=(4,)).learner()
-    with pytest.raises(UserError, match="has no objective"):
-        with_numbers_of(tower, find("maml-sinusoid")(hidden=(4, 4, 4)).learner().objective.learner.objective)
-
-
-def folder_of_agent(place):
-    return shutil.copytree(folder_of("rl2-bandit-10-5"), place / "agent")
+    deep, flat = (find("maml-sinusoid")(hidden=hidden).learner() for hidden in ((4, 4), (4,)))
+    with pytest.raises(UserError, match=r"has no objective\.net\.layers\.2"):
+        with_numbers_of(deep, flat.objective.learner)
