@@ -94,7 +94,7 @@ from metatower.nets import (
 from metatower.nets.coach import ManagerCoach
 from metatower.nets.controller import ManagerWorker
 from metatower.nets.super_net import super_net
-from metatower.rules import kronecker, learned_lstm, learned_mlp, online, only, scaled, task_conditioned
+from metatower.rules import kronecker, learned_lstm, learned_mlp, online, only, rescaled, scaled, task_conditioned
 
 
 def mlp_rule(rate=None, power: float = 0.5, **how) -> Rule:
@@ -241,6 +241,7 @@ RULES: dict[str, Callable[[Objective], Rule]] = {
     "per_step": lambda o: per_step(sgd(rates_for(o, 0.2, steps=2))),
     "clip": lambda o: clip(sgd(number(0.5)), number(0.05)),
     "anneal": lambda o: anneal(sgd(number(0.5)), 3),
+    "rescaled": lambda o: rescaled(momentum(number(0.1), number(0.5))),
     "scaled": lambda o: scaled(sgd(number(0.2)), number(0.5)),
     "only": lambda o: only(sgd(number(0.2)), (True, False)),
     "online": lambda o: online(sgd(rates_for(o, 0.2)), momentum(number(0.5), number(0.5)), sgd(0.1), limit=0.3),

@@ -9,6 +9,7 @@ from tests.toys import curve, number
 
 from metatower import Positive, adam, anneal, clip, from_optax, momentum, per_step, rates_for, sgd, value
 from metatower.core import names, pick
+from metatower.rules import rescaled
 
 pytestmark = pytest.mark.usefixtures("x64")
 GRADIENTS = [[np.array([1.0, -2.0]), np.array(0.5)], [np.array([0.1, 3.0]), np.array(-4.0)]]
@@ -103,6 +104,28 @@ def test_rates_for_follows_the_leaves():
     assert [rate.shape for rate in pick(rates_for(curve(), 0.1, per="parameter", steps=3))] == [(3,), (3,)]
     with pytest.raises(ValueError, match="expected per='leaf' or per='parameter', got 'layer'"):
         rates_for(curve(), 0.1, per="layer")
+
+
+def test_rescaled_rules_do_not_see_the_units_of_a_leaf():
+    def run(units, leaf=1.0):
+        rule, leaves = rescaled(momentum(0.3)), [jnp.array([leaf, 2 * leaf]) / units, jnp.zeros(1)]
+        state = rule.start(leaves)
+        for _ in range(4):
+            # of ½ θ · (1, 3) θ with θ = units · leaf; the second leaf has no gradient
+            gradient = [units * jnp.array([1.0, 3.0]) * units * leaves[0], jnp.zeros(1)]
+            state, leaves = rule.step(state, leaves, gradient)
+        return units * leaves[0], leaves[1]
+
+    (moved, still), (again, _) = run(1.0), run(100.0)
+    np.testing.assert_allclose(moved, again, rtol=1e-4)
+    assert np.array_equal(still, [0.0])
+    rule, leaves = rescaled(sgd(0.5)), [jnp.zeros(2)]
+    state, after = rule.step(rule.start(leaves), leaves, [jnp.array([3.0, 4.0])])
+    rms = 12.5**0.5
+    np.testing.assert_allclose(after[0], -0.5 * np.array([3.0, 4.0]) / rms**2, rtol=1e-6)
+    # later gradients are measured by the first
+    _, last = rule.step(state, after, [jnp.array([6.0, 8.0])])
+    np.testing.assert_allclose(last[0] - after[0], 2 * after[0], rtol=1e-6)
 
 
 def test_anneal_shrinks_the_steps_of_any_rule_along_half_a_cosine():

@@ -17,4 +17,5 @@ from metatower.rules.wrappers import clip as clip
 from metatower.rules.wrappers import from_optax as from_optax
 from metatower.rules.wrappers import only as only
 from metatower.rules.wrappers import per_step as per_step
+from metatower.rules.wrappers import rescaled as rescaled
 from metatower.rules.wrappers import scaled as scaled

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from metatower.core import Rule, State, names, pick, put, value
 from metatower.core.leaves import constant_unless_array
@@ -87,6 +87,40 @@ class Anneal(Rule):
         return Counted(state.count + 1, inner), leaves
 
 
+class Measured(eqx.Module):
+    """The size of each leaf's first gradient, zero before there is one, and the wrapped rule's memory."""
+
+    sizes: list[Float[Array, ""]]
+    rule: State
+
+
+class Rescaled(Rule):
+    """Moves as `rule` does in units in which the first gradient of every leaf has a root mean square of 1.
+
+        r = rms of the leaf's first gradient;   the rule sees g / r and r · θ
+
+    A leaf that is given in other units moves as far as before, as in Newton's method. The units of the loss are not
+    undone: it should be of about the same size at the start of all runs. A leaf whose first gradient is zero keeps
+    its units.
+    """
+
+    rule: Rule
+
+    def start(self, leaves: list[Array]) -> Measured:
+        return Measured([jnp.zeros((), leaf.dtype) for leaf in leaves], self.rule.start(leaves))
+
+    def step(self, state: Measured, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
+        squares = [jnp.mean(g**2) for g in gradient]
+        # the root is taken of a number that is never zero, so that its derivative stays finite
+        now = [jnp.sqrt(jnp.where(square > 0, square, 1.0)) for square in squares]
+        sizes = [jnp.where(size > 0, size, new) for size, new in zip(state.sizes, now, strict=True)]
+        seen = [leaf * size for leaf, size in zip(leaves, sizes, strict=True)]
+        inner, moved = self.rule.step(state.rule, seen, [g / size for g, size in zip(gradient, sizes, strict=True)])
+        # what moves is added, so that a leaf that stands still keeps its bits
+        steps = zip(leaves, seen, moved, sizes, strict=True)
+        return Measured(sizes, inner), [leaf + (new - old) / size for leaf, old, new, size in steps]
+
+
 class Scaled(Rule):
     """Moves `factor` times as far as `rule` does, whatever the wrapped rule's rates are."""
 
@@ -143,6 +177,11 @@ def clip(rule: Rule, norm: PyTree = 1.0) -> Clip:
 def anneal(rule: Rule, end: int, begin: int = 0) -> Anneal:
     """`rule` whose steps shrink to nothing from step `begin` to step `end`, along half a cosine."""
     return Anneal(rule, begin, end)
+
+
+def rescaled(rule: Rule) -> Rescaled:
+    """The same rule, for leaves in any units; see `Rescaled`."""
+    return Rescaled(rule)
 
 
 def scaled(rule: Rule, factor: PyTree) -> Scaled:
