@@ -56,14 +56,15 @@ class Optimisee(Objective):
 
     def loss(self, data: Problem, *, key: PRNGKeyArray) -> Scored:
         del key
+        count, columns = self.weight.size + self.bias.size + self.out.size, data.x.shape[-1]
+        if columns != count:
+            raise ValueError(
+                f"Optimisee: the problem has {columns} columns and the parameters {count} numbers. Make both with the "
+                "same inputs and units."
+            )
         moved = zip(data.start, data.scale, (self.weight, self.bias, self.out), strict=True)
         theta = [start + scale * phi for start, scale, phi in moved]
         numbers = jnp.concatenate([jnp.ravel(each) for each in theta])
-        if data.x.shape[-1] != len(numbers):
-            raise ValueError(
-                f"Optimisee: the problem has {data.x.shape[-1]} columns and the parameters {len(numbers)} numbers. "
-                "Make both with the same inputs and units."
-            )
         network = predicted(theta, data.x[:, : len(self.weight)])
         output = jnp.where(data.kind == KINDS.index("teacher"), network, data.x @ numbers)
         squares, logistic = 0.5 * (output - data.y) ** 2, jax.nn.softplus(-data.y * output)
