@@ -9,6 +9,7 @@ from metatower.recipes.gradient_based import MAML, FirstOrderMAML, MetaSGD, Rept
 from metatower.recipes.hierarchical_agents import HierarchicalAgents
 from metatower.recipes.hierarchical_functions import HierarchicalRL
 from metatower.recipes.hierarchical_glyphs import HierarchicalGlyphs
+from metatower.recipes.learned_optimiser import LearnedOptimiser
 from metatower.recipes.learned_outer_rule import LearnedOuterRule
 from metatower.recipes.maml_glyphs import MAMLGlyphs
 from metatower.recipes.maml_navigation import MAMLNavigation
@@ -31,6 +32,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "optimised-maml-functions": OptimisedMAMLFunctions,
     "optimised-prototypical": OptimisedPrototypicalGlyphs,
     "recurrent-memory": RecurrentMemory,
+    "learned-optimiser": LearnedOptimiser,
     "learned-outer-rule": LearnedOuterRule,
     "hierarchical-rl": HierarchicalRL,
     "hierarchical-rl-glyphs": HierarchicalGlyphs,

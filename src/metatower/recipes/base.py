@@ -41,7 +41,7 @@ class Recipe(ABC):
     name: ClassVar[str]
     """What the recipe is called on the command line."""
     acts: ClassVar[bool] = False
-    """Whether its learner acts in worlds, and tasks are no examples."""
+    """Whether its tasks are no examples: its learner acts in worlds, or on problems of their own."""
     use: ClassVar[str] = """\
 metatower evaluate {run}            # judge it again, on fresh tasks
 metatower evaluate --help                 # other data, your own folder of images among them

@@ -84,7 +84,8 @@ def judge(
     if recipe.acts:
         if tasks != HELD_OUT or ways or shots or queries:
             raise UserError(
-                f"A model of {recipe.name} acts in worlds: it has no --tasks, --ways, --shots or --queries."
+                f"A model of {recipe.name} acts in worlds, or on problems of its own: it has no --tasks, --ways, "
+                "--shots or --queries."
             )
         how: dict[str, Any] = {"episodes": episodes, "seed": (seed + FRESH) % 2**32, "show": show or Silent()}
         return recipe.judge_fresh(learner, **how)
