@@ -153,7 +153,7 @@ def _root(spread: Float[Array, ""], normal: Float[Array, "n n"]) -> Float[Array,
 def _orthonormal(normal: Float[Array, "m n"]) -> Float[Array, "m n"]:
     """Orthonormal columns in random directions, all as likely, by reflections (Stewart 1980; m at least n).
 
-    Not by `jnp.linalg.qr`: a program with batches of it was seen to wait for ever (jax 0.10.2, two CPU cores).
+    Not by `jnp.linalg.qr`: a program with batches of it was once seen to hang (jax 0.10.2), why is not known.
     """
     m, n = normal.shape
 
