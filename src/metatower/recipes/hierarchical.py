@@ -53,7 +53,6 @@ class Hierarchical(MAMLBaselines):
 
     may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay", "cost", "held_out_share", "start_drift")
 
-    steps: int = 200
     meta_steps: int = 30
     distributions: int = 4
     """Distributions per storey-2 step."""

@@ -26,6 +26,7 @@ class HierarchicalRL(OnFunctions, Hierarchical):
     name: ClassVar[str] = "hierarchical-rl"
     may_be_zero: ClassVar[tuple[str, ...]] = (*Hierarchical.may_be_zero, "noise")
 
+    steps: int = 200
     noise: float = 0.3
     """Largest noise of the support targets in training; held out are values up to 0.2 higher."""
     inner_rate: float = 0.02
