@@ -25,6 +25,7 @@ TINY = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compile")
 def test_the_policy_is_trained_and_judged_beside_its_ablations_and_the_schedulers(tmp_path, monkeypatch):
     recipe = HierarchicalRL(**TINY)

@@ -21,6 +21,7 @@ TINY = {
 LABEL = " (held-out kinds)"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compile")
 def test_the_generator_is_trained_and_judged_beside_its_ablations_and_maml(tmp_path, monkeypatch):
     recipe = MetaGANFunctions(**TINY)
