@@ -133,7 +133,9 @@ def coached() -> Coached:
 def guided(explores: bool = False, **options) -> Guided:
     """A run that is guided by a policy whose heads say something."""
     policy = ManagerWorker(25, key=key(13), choices=2, default=1, size=2, hidden=2, explores=explores)
-    said = [0.3 * jax.random.normal(k, leaf.shape) for k, leaf in zip(fork(key(14), 20), pick(policy), strict=False)]
+    leaves = pick(policy)
+    keys = fork(key(14), len(leaves))
+    said = [0.3 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
     logs = jnp.array([0.1, -0.1, -2.0])
     return Guided(
         maml(curve(), number(0.2), steps=2), sgd(number(0.1)), put(policy, said), logs, steps=2, horizon=2, batch=2,
