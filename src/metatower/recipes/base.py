@@ -40,7 +40,7 @@ class Recipe(ABC):
 
     name: ClassVar[str]
     """What the recipe is called on the command line."""
-    acts: ClassVar[bool] = False
+    judges_itself: ClassVar[bool] = False
     """Whether its tasks are no examples: its learner acts in worlds, or on problems of their own."""
     use: ClassVar[str] = """\
 metatower evaluate {run}            # judge it again, on fresh tasks
@@ -181,7 +181,7 @@ loss, metrics = learner.loss(state, query, key=jax.random.key(1))"""
         """
 
     def judge_fresh(self, artefact: Any, *, episodes: int | None, seed: int, show: Progress) -> Conclusion:
-        """The artefact on fresh tasks of its own kind: what `metatower evaluate` does where `acts` is true."""
+        """The artefact on fresh tasks of its own kind: what `metatower evaluate` does where `judges_itself` is true."""
         raise NotImplementedError(f"{self.name}: the tasks are examples, which `recipes.judge` handles.")
 
     def with_absolute_paths(self) -> "Recipe":

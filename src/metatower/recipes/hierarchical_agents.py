@@ -51,7 +51,7 @@ class HierarchicalAgents(Recipe):
     """
 
     name: ClassVar[str] = "hierarchical-rl-agents"
-    acts: ClassVar[bool] = True
+    judges_itself: ClassVar[bool] = True
     use: ClassVar[str] = IN_WORLDS
 
     steps: int = 60

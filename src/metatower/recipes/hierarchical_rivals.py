@@ -29,7 +29,7 @@ STILL = (0.0, 0.0, 0.0)
 """What a static schedule adds to the log rates."""
 DRIFT = 3.0
 """By how much the logs of inner and outer rate move at most over a run, where schedules may move them."""
-Found = tuple[list[float], int, list[float]]
+FoundSchedule = tuple[list[float], int, list[float]]
 """The logs, inner steps and drift of a schedule."""
 BANDIT_SEED = 404
 BANDIT_RATES, BANDIT_MIXED = (0.3, 1.0, 3.0), 0.1
@@ -46,7 +46,9 @@ def scheduled(recipe: Any, maml: Descend, logs: Any, inner: int, drift: Any) -> 
     return recipe.guided(static(inner, drift), maml, logs)
 
 
-def best_schedule(recipe: Any, maml: Descend, count: int, folder: Path, show: Progress, drift: float = 0.0) -> Found:
+def best_schedule(
+    recipe: Any, maml: Descend, count: int, folder: Path, show: Progress, drift: float = 0.0
+) -> FoundSchedule:
     """The best of so many schedules on validation distributions.
 
     The first that is tried is what was given. The rates move by up to `drift` over a run; by nothing if static.
@@ -71,7 +73,7 @@ def best_schedule(recipe: Any, maml: Descend, count: int, folder: Path, show: Pr
 
 
 def best_thumb(
-    recipe: Any, policy: ManagerWorker, maml: Descend, schedule: Found, folder: Path, show: Progress
+    recipe: Any, policy: ManagerWorker, maml: Descend, schedule: FoundSchedule, folder: Path, show: Progress
 ) -> ManagerWorker:
     """The policy set out as a schedule and the best rule of thumb on validation: all sources in turn, or by gain."""
     logs, inner, drift = schedule

@@ -81,7 +81,7 @@ def judge(
         raise UserError(f"Expected --seed from 0 to 2**32 - 1, got {seed}.")
     folder = folder_of(Path(folder))
     recipe, learner = recipe_of(folder), load(folder)
-    if recipe.acts:
+    if recipe.judges_itself:
         if tasks != HELD_OUT or ways or shots or queries:
             raise UserError(
                 f"A model of {recipe.name} acts in worlds, or on problems of its own: it has no --tasks, --ways, "

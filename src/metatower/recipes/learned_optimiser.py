@@ -50,7 +50,7 @@ class LearnedOptimiser(Recipe):
     """
 
     name: ClassVar[str] = "learned-optimiser"
-    acts: ClassVar[bool] = True
+    judges_itself: ClassVar[bool] = True
     use: ClassVar[str] = """\
 metatower evaluate {run} --seed 1   # judge it again, on fresh problems
 

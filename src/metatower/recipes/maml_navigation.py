@@ -43,7 +43,7 @@ class MAMLNavigation(Recipe):
     """
 
     name: ClassVar[str] = "maml-navigation"
-    acts: ClassVar[bool] = True
+    judges_itself: ClassVar[bool] = True
     use: ClassVar[str] = IN_WORLDS
 
     steps: int = 300

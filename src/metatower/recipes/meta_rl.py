@@ -45,7 +45,7 @@ class MetaRL(Recipe):
     A trial: several episodes in one world that the agent has never seen; it keeps its memory from one to the next.
     """
 
-    acts: ClassVar[bool] = True
+    judges_itself: ClassVar[bool] = True
     use: ClassVar[str] = """\
 metatower evaluate {run} --seed 1   # judge it again, in fresh worlds
 

@@ -87,7 +87,7 @@ class Anneal(Rule):
         return Counted(state.count + 1, inner), leaves
 
 
-class Measured(eqx.Module):
+class FirstSizes(eqx.Module):
     """The size of each leaf's first gradient, zero before there is one, and the wrapped rule's memory."""
 
     sizes: list[Float[Array, ""]]
@@ -106,10 +106,10 @@ class Rescaled(Rule):
 
     rule: Rule
 
-    def start(self, leaves: list[Array]) -> Measured:
-        return Measured([jnp.zeros((), leaf.dtype) for leaf in leaves], self.rule.start(leaves))
+    def start(self, leaves: list[Array]) -> FirstSizes:
+        return FirstSizes([jnp.zeros((), leaf.dtype) for leaf in leaves], self.rule.start(leaves))
 
-    def step(self, state: Measured, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
+    def step(self, state: FirstSizes, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
         squares = [jnp.mean(g**2) for g in gradient]
         # the root is taken of a number that is never zero, so that its derivative stays finite
         now = [jnp.sqrt(jnp.where(square > 0, square, 1.0)) for square in squares]
@@ -118,7 +118,7 @@ class Rescaled(Rule):
         inner, moved = self.rule.step(state.rule, seen, [g / size for g, size in zip(gradient, sizes, strict=True)])
         # what moves is added, so that a leaf that stands still keeps its bits
         steps = zip(leaves, seen, moved, sizes, strict=True)
-        return Measured(sizes, inner), [leaf + (new - old) / size for leaf, old, new, size in steps]
+        return FirstSizes(sizes, inner), [leaf + (new - old) / size for leaf, old, new, size in steps]
 
 
 class Scaled(Rule):
