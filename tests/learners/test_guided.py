@@ -14,7 +14,7 @@ from metatower import Descend, Expected, Task, Tasks, adam, clip, lift, sgd
 from metatower.core import pick
 from metatower.gradients import Evolution, ScoreFunction
 from metatower.learners import Guided
-from metatower.nets.controller import EXPLORE, FOCUS, POLISH, PROGRESS, ManagerWorker, at_rest
+from metatower.nets.controller import EXPLORE, FOCUS, POLISH, PROGRESS, ManagerWorker, at_rest, set_out
 from metatower.nets.schedulers import Exp3, RandomChoice, Schedule
 from metatower.tasks.binned import Binned
 from metatower.training import train
@@ -70,7 +70,7 @@ def routine(which: int, logits=(0.0, 0.0)) -> Schedule:
 
 def test_at_rest_it_is_plain_meta_training_at_the_default():
     learner = dataclasses.replace(guided(), logs=jnp.array([0.0, 0.0, -30.0]))
-    resting = dataclasses.replace(learner, controller=at_rest(learner.controller))
+    resting = dataclasses.replace(learner, controller=set_out(at_rest(learner.controller), inner=1))
     state = resting.adapt(FAR, key=key(1))
     np.testing.assert_allclose(state.logs, resting.logs, rtol=1e-6)
     assert state.option.inner == 1  # the default choice, two steps
