@@ -1,3 +1,5 @@
+from collections import Counter
+
 import jax
 import pytest
 from tests.quick import quickly_compiled
@@ -30,3 +32,16 @@ def _few_programs():
     forget_programs(above=8_000)
     # what it would leave to all tests after it, in this process
     assert not jax.config.read("jax_disable_most_optimizations"), "a test left the optimisations of XLA switched off"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Where the time goes: seconds of each file, the longest first, over all processes."""
+    seconds = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, "duration") and hasattr(report, "nodeid"):
+                seconds[report.nodeid.split("::")[0]] += report.duration
+    terminalreporter.section("seconds per file")
+    terminalreporter.write_line(f"{sum(seconds.values()):7.0f}  all")
+    for name, total in seconds.most_common(40):
+        terminalreporter.write_line(f"{total:7.0f}  {name}")
