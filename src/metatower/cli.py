@@ -2,8 +2,6 @@
 
 import dataclasses
 import difflib
-import inspect
-import io
 import math
 import os
 import shlex
@@ -12,11 +10,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, redirect_stderr
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from metatower.core.errors import UserError, resume_command
 from metatower.options import (
@@ -34,6 +30,7 @@ from metatower.options import (
     Resume,
     Training,
 )
+from metatower.parsing import parse, recipe_named, with_recipe
 
 # jax and the recipes are imported where they are used: help and complaints about arguments come at once.
 
@@ -111,11 +108,9 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    recipe_class, rest = _recipe_named(arguments, "train")
+    recipe_class, rest = recipe_named(arguments, "train")
     name = recipe_class.name
-    given = _parse(
-        _with_recipe(recipe_class, Training), rest, f"train {name}", recipe_class.about(), TRAIN.format(name)
-    )
+    given = parse(with_recipe(recipe_class, Training), rest, f"train {name}", recipe_class.about(), TRAIN.format(name))
     recipe = given.recipe.with_absolute_paths()
     folder = (given.out or Path("runs") / f"{name}-{recipe.seed}").expanduser()
 
@@ -130,7 +125,7 @@ def _train(arguments: list[str]) -> int:
 
 
 def _resume(arguments: list[str]) -> int:
-    given = _parse(Resume, arguments, "resume")
+    given = parse(Resume, arguments, "resume")
     from metatower.recipes import run
 
     recipe = run.recipe_of(given.folder)
@@ -187,7 +182,7 @@ def _execute(recipe: Any, folder: Path, given: Any, arguments: list[str]) -> int
 
 
 def _evaluate(arguments: list[str]) -> int:
-    given = _parse(Evaluate, arguments, "evaluate")
+    given = parse(Evaluate, arguments, "evaluate")
     from metatower.evaluation import report, tables
     from metatower.recipes.judge import judge
     from metatower.training.files import check_unused, to_json
@@ -210,7 +205,7 @@ def _evaluate(arguments: list[str]) -> int:
 
 
 def _adapt(arguments: list[str]) -> int:
-    given = _parse(Adapt, arguments, "adapt")
+    given = parse(Adapt, arguments, "adapt")
     from metatower.adapters import folders
     from metatower.training.progress import progress
     from metatower.training.runtime import setup
@@ -225,7 +220,7 @@ def _adapt(arguments: list[str]) -> int:
 
 
 def _diagnose(arguments: list[str]) -> int:
-    given = _parse(Diagnose, arguments, "diagnose")
+    given = parse(Diagnose, arguments, "diagnose")
     from metatower.evaluation import tables
     from metatower.recipes.diagnose import diagnose
     from metatower.training.progress import progress
@@ -239,7 +234,7 @@ def _diagnose(arguments: list[str]) -> int:
 
 
 def _health(arguments: list[str]) -> int:
-    given = _parse(Health, arguments, "health")
+    given = parse(Health, arguments, "health")
     from metatower.evaluation import tables
     from metatower.recipes.health import health
     from metatower.training.files import check_unused
@@ -256,7 +251,7 @@ def _health(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    given = _parse(Report, arguments, "report")
+    given = parse(Report, arguments, "report")
     from metatower.evaluation import report
     from metatower.recipes.run import is_finished, recipe_of
 
@@ -267,9 +262,9 @@ def _report(arguments: list[str]) -> int:
 
 
 def _plan(arguments: list[str]) -> int:
-    recipe_class, rest = _recipe_named(arguments, "plan")
+    recipe_class, rest = recipe_named(arguments, "plan")
     name = recipe_class.name
-    given = _parse(_with_recipe(recipe_class, Planning), rest, f"plan {name}", PLAN.format(name))
+    given = parse(with_recipe(recipe_class, Planning), rest, f"plan {name}", PLAN.format(name))
     from metatower.core.describe import describe
     from metatower.core.plan import parse_bytes, plan
     from metatower.core.sharding import how_spread
@@ -291,7 +286,7 @@ def _plan(arguments: list[str]) -> int:
 
 
 def _list(arguments: list[str]) -> int:
-    _parse(List, arguments, "list")
+    parse(List, arguments, "list")
     from metatower.recipes import DEFAULT, RECIPES
 
     width = max(map(len, RECIPES))
@@ -301,7 +296,7 @@ def _list(arguments: list[str]) -> int:
 
 
 def _compare(arguments: list[str]) -> int:
-    given = _parse(Compare, arguments, "compare")
+    given = parse(Compare, arguments, "compare")
     from metatower.evaluation import comparison_page
     from metatower.recipes.compare import compare
     from metatower.recipes.compare_plan import Asked
@@ -326,59 +321,6 @@ def _compare(arguments: list[str]) -> int:
     comparison_page.show(content)
     print(f"{content['seconds']:.0f} s in all. The page to read: {folder / comparison_page.PAGE}")
     return 0
-
-
-def _recipe_named(arguments: list[str], command: str) -> tuple[Any, list[str]]:
-    """The recipe that comes first, or else the default one, and the other arguments."""
-    from metatower.recipes import DEFAULT, RECIPES, find
-
-    if arguments and not arguments[0].startswith("-"):
-        return find(arguments[0]), arguments[1:]
-    late = next((each for each in arguments if each in RECIPES), None)
-    if late is not None:
-        raise UserError(f"The recipe comes first: `metatower {command} {late} --...`.")
-    return find(DEFAULT), arguments
-
-
-def _with_recipe(recipe: Any, *bases: type) -> type:
-    """A dataclass with a field `recipe`, whose options stand beside those of `bases` on the command line."""
-    field = ("recipe", Annotated[recipe, tyro.conf.arg(name="")])
-    return dataclasses.make_dataclass("Options", [field], bases=bases, kw_only=True, frozen=True)
-
-
-def _parse(kind: Any, arguments: list[str], command: str, *about: str) -> Any:
-    complaint = io.StringIO()
-    try:
-        with redirect_stderr(complaint):
-            # the texts as they are written: tyro would join the lines of a docstring
-            return tyro.cli(
-                kind,
-                args=arguments,
-                prog=f"metatower {command}",
-                description="\n\n".join(inspect.cleandoc(text) for text in about or (kind.__doc__,)),
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-    except SystemExit as end:
-        if not end.code:  # --help
-            raise
-        raise UserError(_in_a_sentence(complaint.getvalue(), command)) from None
-
-
-def _in_a_sentence(box: str, command: str) -> str:
-    """What tyro complains of in a box of several parts: the first part, and the options that it thinks were meant."""
-    parts = [""]
-    for line in box.splitlines():
-        text = line.strip("│|─ \t")
-        if any(map(str.isalnum, text)) and not line.startswith(("╭", "+", "-")):
-            parts[-1] += f" {text}"
-        elif parts[-1]:  # a rule between parts; how it is drawn depends on the terminal
-            parts.append("")
-    if not box.lstrip().startswith("╭"):  # where frames cannot be drawn, the title is a part of its own
-        parts = [*parts[1:], ""]
-    meant = [word for part in parts if "Perhaps you meant" in part for word in part.split() if word.startswith("--")]
-    words = " ".join(parts[0].split()).rstrip(".") or "These arguments cannot be read"
-    guess = f" Perhaps you meant {' or '.join(dict.fromkeys(meant))}." if meant else ""
-    return f"{words}.{guess} See `metatower {command} --help`."
 
 
 def _is_one_of_many() -> bool:
