@@ -7,9 +7,11 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from metatower.core import Rule, State, pick
 from metatower.core.leaves import Selector
 
+STEEP = 10.0
+"""What the network sees are means times this, squashed. A hundred times steeper, its rates leapt from step to step and
+the loss after a run was more than twice as high."""
 LIMIT = 2.0
 """By how much, in logarithms, the network may change the length of a step."""
-EPS = 1e-8
 
 
 class TaskConditioned(Rule):
@@ -23,7 +25,7 @@ class TaskConditioned(Rule):
     Fresh, W₂ is nought: then it does what `rule` does. Made with `task_conditioned`.
 
     Differs from the paper in: the factors are exponentials and twice a sigmoid, so that they start at one and stay
-    positive; means are squashed to signed logarithms, as gradients are of all sizes; `rule` has the base rates, and
+    positive; means are squashed, to signed logarithms where they are large; `rule` has the base rates, and
     may have memory.
     """
 
@@ -42,7 +44,7 @@ class TaskConditioned(Rule):
 
     def step(self, state: State, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
         means = jnp.stack([jnp.mean(each) for each in [*gradient, *leaves]])
-        seen = jnp.arcsinh(1e3 * means) / 5
+        seen = jnp.arcsinh(STEEP * means) / 2
         says = jax.nn.relu(seen @ self.first + self.bias) @ self.second
         longer, kept = jnp.split(says, 2)
         alpha, beta = jnp.exp(LIMIT * jnp.tanh(longer / LIMIT)), 2 * jax.nn.sigmoid(kept)
