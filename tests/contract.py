@@ -300,15 +300,16 @@ def data_of(row: str, height: int):
     return data(height, Blobs(number(0.5)) if name in CLASSIFIERS else Worlds(guess()) if name in AGENTS else None)
 
 
+@eqx.filter_jit
+def _stepped(learner, data, key):
+    key_start, key_step, key_loss = jax.random.split(key, 3)
+    state, metrics = learner.update(learner.start(key=key_start), data, key=key_step)
+    return state, metrics, learner.loss(state, data, key=key_loss)
+
+
 def stepped(learner: Learner, data, seed: int = 0):
     """The state after one step from a fresh start, and its loss: everything a storey does, compiled together."""
-
-    def one(learner, data, key):
-        key_start, key_step, key_loss = jax.random.split(key, 3)
-        state, metrics = learner.update(learner.start(key=key_start), data, key=key_step)
-        return state, metrics, learner.loss(state, data, key=key_loss)
-
-    return eqx.filter_jit(one)(learner, data, key(seed))
+    return _stepped(learner, data, key(seed))
 
 
 def shapes(tree):

@@ -20,10 +20,11 @@ from metatower.learners.bandit_agents import Gittins
 from metatower.learners.informed import Oracle, Random
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-each_row = pytest.mark.parametrize("row", ROWS)
+each_row = pytest.mark.parametrize("row", ROWS, scope="module")
+"""By module, so that the tests of a row follow each other and share what they compile."""
 LARGE = "learner: meta-gan's trainer"
 but_the_large = pytest.mark.parametrize(
-    "row", [pytest.param(row, marks=pytest.mark.slow) if row == LARGE else row for row in ROWS]
+    "row", [pytest.param(row, marks=pytest.mark.slow) if row == LARGE else row for row in ROWS], scope="module"
 )
 """All, of which one takes minutes to trace again."""
 
