@@ -223,11 +223,14 @@ def _diagnose(arguments: list[str]) -> int:
     given = parse(Diagnose, arguments, "diagnose")
     from metatower.evaluation import tables
     from metatower.recipes.diagnose import diagnose
+    from metatower.training.files import check_unused
     from metatower.training.progress import progress
     from metatower.training.runtime import setup
 
+    check_unused(given.out)
     setup()
-    found, page = diagnose(given.folder, episodes=given.episodes, seed=given.seed, show=progress(given.progress))
+    how = {"episodes": given.episodes, "seed": given.seed, "out": given.out}
+    found, page = diagnose(given.folder, **how, show=progress(given.progress))
     tables.show(found.results, found.paired, found.notes)
     print(f"The page to read: {page}")
     return 0

@@ -104,7 +104,9 @@ class Evaluate:
     --tasks says on what. The images of `omniglot` and of your own folder are resized to what the model takes:
       held-out            what the recipe keeps back (the default)
       glyphs              letters of scripts that no recipe trains on
-      omniglot            Omniglot's evaluation alphabets; omniglot.npz is looked for in METATOWER_DATA
+      omniglot            Omniglot's evaluation alphabets, or the test characters of the split that it was trained on;
+                          omniglot.npz is looked for in METATOWER_DATA
+      omniglot-one-shot   20 characters of one alphabet, drawn by one person, told apart in the drawings of another
       folder:PATH         your images, one sub-folder per class
       sinusoids           sine waves, for models of functions
       glyph-families      distributions of glyph tasks: a model that learns how to learn is run anew on each
@@ -185,14 +187,18 @@ class Diagnose:
     examples:
       metatower diagnose runs/maml-glyphs-0
       metatower diagnose runs/prototypical-0 --episodes 500
+      metatower diagnose prototypical-omniglot --out diagnosis    # a model that comes with the package
     """
 
     folder: tyro.conf.Positional[Path]
-    """The run's folder."""
+    """The run's folder, a copy of its `model` folder, or the name of a model that comes with the package."""
     episodes: int = 200
     """Tasks for each question."""
     seed: int = 0
     """Chooses the tasks."""
+    out: Path | None = None
+    """A new folder for diagnosis.json and diagnosis.html, which a model that is no run needs; into the run's folder if
+    not given."""
     progress: Progress = "auto"
     """How progress is shown: a bar, plain lines, or nothing."""
 

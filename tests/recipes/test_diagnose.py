@@ -44,12 +44,29 @@ def test_looks_from_every_side_that_a_learner_has(name, figures, rows, runs, cap
         r.name for r in found.results
     }
     assert "shuffled labels" in said
+    assert ("gap between classes of training" in said.replace("\n", " ")) == (name == "prototypical")
     page = (folder / "report.html").read_text()
     assert "Does it learn to learn?" in page
     assert "expected calibration error" in page
     # drawn again, the section stays
     assert main(["report", str(folder)]) == 0
     assert "Does it learn to learn?" in (folder / "report.html").read_text()
+
+
+def test_a_model_that_is_no_run_has_its_page_elsewhere(runs, tmp_path, capsys):
+    model = runs / "maml-glyphs" / "model"
+    arguments = ["diagnose", str(model), "--episodes", "3", "--progress", "silent"]
+    assert main(arguments) == 2
+    assert "--out" in capsys.readouterr().err
+    out = tmp_path / "found"
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert "expected calibration error" in (out / "diagnosis.html").read_text()
+    assert sorted(path.name for path in out.iterdir()) == ["diagnosis.html", "diagnosis.json"]
+    assert sorted(path.name for path in model.iterdir()) == ["config.json", "model.safetensors"]
+    capsys.readouterr()
+    assert main([*arguments, "--out", str(out)]) == 2  # what is there stays
+    assert main(["diagnose", "prototypical-nothing"]) == 2
+    assert "prototypical-omniglot" in capsys.readouterr().err
 
 
 def test_the_same_seed_says_the_same(runs):

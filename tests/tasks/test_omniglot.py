@@ -12,7 +12,9 @@ from PIL import Image, ImageDraw
 
 from metatower.core.errors import UserError
 from metatower.tasks import omniglot as module
+from metatower.tasks.arrays import resized
 from metatower.tasks.omniglot import VALIDATION_ALPHABETS, alphabet_family, omniglot, read_omniglot
+from metatower.tasks.one_shot import OneShotRuns, one_shot_runs
 from metatower.tasks.pooled import Pooled
 
 BACKGROUND = {"Hebrew": 3, "Latin": 4}
@@ -195,3 +197,32 @@ def test_alphabets_times_transforms(real):
     task = drawn(Pooled(family), jax.random.key(0))
     assert task.query.x.shape == (25, 20, 20)
     assert omniglot("train").classes == 4112
+
+
+def test_one_shot_runs_are_of_one_alphabet_and_two_people():
+    count, people = np.array([5, 3]), 4
+    shades = np.arange(8 * people, dtype=np.uint8).reshape(8, people, 1, 1)  # each picture tells whose and what it is
+    runs = OneShotRuns(shades, np.array([0, 5]), count, ways=3)
+    alphabets = set()
+    for seed in range(20):
+        task = drawn(runs, jax.random.key(seed))
+        support, query = (np.rint(255 * side.x[:, 0, 0]).astype(int) for side in (task.support, task.query))
+        np.testing.assert_array_equal(support // people, query // people)  # the same characters in the same order
+        np.testing.assert_array_equal(task.query.y, range(3))
+        assert len(set(support // people)) == 3
+        assert len(set(support % people)) == len(set(query % people)) == 1
+        assert support[0] % people != query[0] % people
+        alphabets |= {tuple(set(support // people < 5))}
+    assert alphabets == {(True,), (False,)}
+
+
+def test_one_shot_runs_take_the_alphabets_that_are_large_enough(official):
+    runs, alphabets = one_shot_runs(ways=3, size=14)
+    assert alphabets == ["Gurmukhi", "ULOG"]  # of 45 and 3 characters; Angelic has two
+    assert runs.images.shape == (50, 20, 14, 14)
+    data = read_omniglot()
+    of_ulog = data.images[(data.alphabet == data.names.index("ULOG")) & ~data.background]
+    np.testing.assert_array_equal(runs.images[runs.first[1] :][: runs.count[1]], resized(of_ulog, 14))
+    assert one_shot_runs(scheme="vinyals", ways=4)[1] == ["Gurmukhi"]
+    with pytest.raises(UserError, match="2 to 45 ways"):
+        one_shot_runs(ways=46)

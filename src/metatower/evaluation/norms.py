@@ -108,6 +108,26 @@ class NormTable:
         return "\n".join(lines)
 
 
+def in_every_mode(
+    learner: Learner, *, training: Tasks | None = None, episodes: int = 100, seed: int = 0
+) -> dict[Mode, Learner]:
+    """The same learner with its norms in each mode, by mode; none if it has no norms.
+
+    Args:
+        training: tasks of meta-training, to measure "running" on; without them that mode is left out, unless the
+            learner brings its statistics.
+        episodes, seed: how many of them, and which.
+    """
+    if not norms(learner):
+        return {}
+    modes: dict[Mode, Learner] = {mode: with_norm(learner, mode) for mode in ("transductive", "support")}
+    if all(isinstance(norm.running, Constant) for norm in norms(learner)):
+        modes["running"] = with_norm(learner, "running")
+    elif training is not None:
+        modes["running"] = measured(modes["transductive"], training, episodes=episodes, seed=seed)
+    return modes | {"none": with_norm(learner, "none")}
+
+
 def compare_norms(
     learner: Learner, tasks: Tasks, *, training: Tasks | None = None, episodes: int = 100, seed: int = 0
 ) -> NormTable:
@@ -125,13 +145,8 @@ def compare_norms(
     """
     if not norms(learner):
         raise UserError(f"This {type(learner).__name__} has no norms: there are no modes to compare.")
-    modes: dict[Mode, Learner] = {mode: with_norm(learner, mode) for mode in ("transductive", "support")}
-    if training is not None:
-        modes["running"] = measured(learner, training, seed=seed)
-    elif all(isinstance(norm.running, Constant) for norm in norms(learner)):
-        modes["running"] = with_norm(learner, "running")
     rows = []
-    for mode, each in modes.items():
+    for mode, each in in_every_mode(learner, training=training, seed=seed).items():
         together, alone = (
             np.asarray(evaluate(one, tasks, episodes=episodes, seed=seed)["accuracy"])
             for one in (each, Alone(each, each.steps))

@@ -117,17 +117,25 @@ def _health(folder: Path) -> str:
     return f"<section><h2>Is the gradient of the top storey worth following?</h2>{''.join(parts)}</section>"
 
 
-def write_health(found: Conclusion, folder: Path, title: str) -> Path:
-    """Writes what `metatower health` found to a folder of its own: `health.json`, and a page, which it gives.
+def write_apart(found: Conclusion, folder: Path, file: str, title: str) -> Path:
+    """Writes what `metatower diagnose` or `metatower health` found to a folder of its own: numbers and a page.
+
+    Args:
+        file: `DIAGNOSIS` or `HEALTH`; the page has the same name and ends in .html.
+
+    Returns:
+        The page.
 
     Raises:
         UserError: the disk refuses.
     """
+    section, kind = {DIAGNOSIS: (_diagnosis, "diagnosis of a learner"), HEALTH: (_health, "health of a gradient")}[file]
+    page = Path(file).with_suffix(".html").name
     with new_folder(folder) as temporary:
-        found.save(temporary / HEALTH)
-        header = f"<header><p class=small>metatower · health of a gradient</p><h1>{html.escape(title)}</h1></header>"
-        write_text(temporary / "health.html", _document(title, header + _health(temporary)))
-    return folder / "health.html"
+        found.save(temporary / file)
+        header = f"<header><p class=small>metatower · {kind}</p><h1>{html.escape(title)}</h1></header>"
+        write_text(temporary / page, _document(title, header + section(temporary)))
+    return folder / page
 
 
 def rewrite(folder: Path, about: str, use: str) -> Path:

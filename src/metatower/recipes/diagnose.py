@@ -21,9 +21,11 @@ from metatower.evaluation.diagnosis import (
 from metatower.evaluation.episodes import adaptation_scores, evaluate
 from metatower.evaluation.statistics import Interval, interval
 from metatower.recipes.run import is_finished, load, recipe_of
+from metatower.recipes.shipped import folder_of
 from metatower.rules.common import PerLeaf
 from metatower.tasks.episodes import Episodes
 from metatower.tasks.glyphs import glyph_tasks
+from metatower.tasks.omniglot import has_omniglot, omniglot
 from metatower.training.progress import Progress, Silent
 
 SHOTS = (1, 2, 3, 5, 10)
@@ -32,16 +34,20 @@ MORE_STEPS = 3
 """How many times the learner's own steps the curve goes on."""
 STREAM = 0xD1A6
 """Added to the seed, for tasks that the run has not been judged on."""
+KNOWN = "classes of training"
 OURS, SHUFFLED = "held-out tasks", "held-out tasks, labels of the support shuffled"
 
 
-def diagnose(folder: Path, *, episodes: int = 200, seed: int = 0, show: Progress | None = None):
+def diagnose(
+    folder: Path, *, episodes: int = 200, seed: int = 0, out: Path | None = None, show: Progress | None = None
+):
     """Looks at the learner of a finished run; writes `diagnosis.json` there, and `report.html` with it.
 
     Args:
-        folder: of the run.
+        folder: of the run, or of a model, or the name of one that comes with the package.
         episodes: tasks for each question.
         seed: chooses them.
+        out: a new folder for `diagnosis.json` and `diagnosis.html`; a model that is no run needs one.
 
     Returns:
         The `Conclusion`, and the page.
@@ -49,10 +55,12 @@ def diagnose(folder: Path, *, episodes: int = 200, seed: int = 0, show: Progress
     Raises:
         UserError: no finished run, or a learner that is not one of classes.
     """
-    folder = Path(folder)
+    folder = folder_of(Path(folder))
     recipe, learner = recipe_of(folder), load(folder)
-    if not is_finished(folder):
-        raise UserError(f"The run in {folder} is not finished: continue it with `{resume_command(folder)}`.")
+    if out is None and not is_finished(folder):
+        raise UserError(
+            f"The run in {folder} is not finished: continue it with `{resume_command(folder)}`, or give a folder --out."
+        )
     if episodes < 2:
         raise UserError(f"Expected --episodes of at least 2, got {episodes}.")
     tasks = recipe.held_out()
@@ -71,6 +79,8 @@ def diagnose(folder: Path, *, episodes: int = 200, seed: int = 0, show: Progress
     _shots(found, learner, tasks, how)
     _sureness(found, learner, tasks, how)
     _rates(found, learner)
+    if out is not None:
+        return found, report.write_apart(found, Path(out), report.DIAGNOSIS, f"{recipe.name}: {folder}")
     found.save(folder / report.DIAGNOSIS)
     return found, report.rewrite(folder, recipe.about(), recipe.use)
 
@@ -91,13 +101,27 @@ def _domains(found: Conclusion, learner: Learner, recipe: Any, tasks: Episodes, 
     others: dict[str, Tasks] = {}
     seen = recipe.data()
     if isinstance(seen, Episodes):
-        others["classes of training"] = dataclasses.replace(seen, **layout)
+        others[KNOWN] = dataclasses.replace(seen, **layout)
     size = tasks.images.shape[2]
     if tasks.images.ndim == 4 and getattr(recipe, "on", "glyphs") != "glyphs":
         layout["queries"] = min(tasks.queries, 3)
         others["letters of fonts, scripts of the test split"] = glyph_tasks("test", size=size, **layout)
+    elif tasks.images.ndim == 4 and has_omniglot():
+        others["Omniglot, alphabets of the evaluation set"] = omniglot(
+            "test", "alphabets", rotations=False, size=size, **layout
+        )
+    ours = next(row for row in found.results if (row.name, row.metric) == (OURS, "accuracy"))
     for name, each in others.items():
-        found.add(name, evaluate(learner, each, title=name, **how), "task")
+        scores = evaluate(learner, each, title=name, **how)
+        found.add(name, scores, "task")
+        there = interval(np.asarray(scores["accuracy"]))
+        # of other tasks, so that nothing is paired
+        gap = there.mean - ours.mean if name == KNOWN else ours.mean - there.mean
+        half = float(np.hypot(ours.ci95[1] - ours.mean, there.hi - there.mean))
+        found.notes.append(
+            f"The gap between {f'{name} and {OURS}' if name == KNOWN else f'{OURS} and {name}'} is {100 * gap:+.1f} "
+            f"points [{100 * (gap - half):+.1f}, {100 * (gap + half):+.1f}]."
+        )
 
 
 def _features(found: Conclusion, learner: Learner, tasks: Tasks, how: dict) -> None:

@@ -10,7 +10,7 @@ import jax
 from metatower.core import Descend, Learner, State, Tasks
 from metatower.evaluation.conclusion import Conclusion
 from metatower.evaluation.episodes import evaluate
-from metatower.evaluation.norms import measured
+from metatower.evaluation.norms import in_every_mode, measured
 from metatower.learners.nearest import NearestNeighbour
 from metatower.nets.conv import ConvNet
 from metatower.nets.norm import Mode, norms, with_norm, with_running
@@ -111,9 +111,8 @@ class FewShot(Recipe):
         del folder
         mine, untrained = type(self).name, self.learner().objective.learner
         contestants: dict[str, Learner] = {mine: artefact}
-        for mode in ("transductive", "support"):
-            if mode != self.judged_norm:
-                contestants[f"{mine}, norms {mode}"] = with_norm(artefact, mode)
+        modes = in_every_mode(artefact, training=self.data(), episodes=MEASURED_ON, seed=self.seed_for(1))
+        contestants |= {f"{mine}, norms {mode}": each for mode, each in modes.items() if mode != self.judged_norm}
         contestants["the same, untrained"] = self.finish(self._in_mode(untrained), show)
         contestants["nearest neighbour on pixels"] = NearestNeighbour()
         conclusion = Conclusion(

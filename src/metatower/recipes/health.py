@@ -77,7 +77,7 @@ def health(folder: Path, *, samples: int = 16, seed: int = 0, out: Path | None =
     found.notes = _notes(fresh, trained, found.figures.get(START))
     found.figures["averaged"] = _averaged(trained)
     if out is not None:
-        return found, report.write_health(found, Path(out), f"{recipe.name}: {folder}")
+        return found, report.write_apart(found, Path(out), report.HEALTH, f"{recipe.name}: {folder}")
     found.save(folder / report.HEALTH)
     return found, report.rewrite(folder, recipe.about(), recipe.use)
 

@@ -14,15 +14,21 @@ from metatower.core import Learner, Tasks
 from metatower.core.errors import UserError
 from metatower.evaluation.conclusion import Conclusion
 from metatower.evaluation.episodes import Fixed, judged_on, scores_after
+from metatower.evaluation.norms import in_every_mode
 from metatower.learners.features import FeatureLearner
-from metatower.nets import Examples
+from metatower.nets import Examples, norms
 from metatower.recipes.base import Recipe
 from metatower.recipes.run import load, recipe_of
 from metatower.recipes.shipped import folder_of
 from metatower.training.progress import Progress, Silent
 
 HELD_OUT, FOLDER = "held-out", "folder:"
-IMAGES = ("glyphs", "omniglot", "glyph-families")
+IMAGES = ("glyphs", "omniglot", "omniglot-one-shot", "glyph-families")
+ONE_SHOT = "omniglot-one-shot"
+_KEPT_BACK = {
+    "vinyals": "It was trained on Omniglot: these are the test characters of its split, by Vinyals et al.",
+    "alphabets": "All are of the 20 evaluation alphabets, of which it has seen none in training.",
+}
 FRESH = 0x5EED0000
 """Added to the seed, so that a run's own judgement, which has the same seed, has seen none of these tasks."""
 FUNCTIONS = ("sinusoids", "functions", "function-families")
@@ -65,8 +71,8 @@ def judge(
 
     Args:
         folder: of the run, or a copy of its model, or the name of one that comes with the package.
-        tasks: "held-out", "glyphs", "omniglot", "folder:PATH", "sinusoids", "functions", "glyph-families" or
-            "function-families".
+        tasks: "held-out", "glyphs", "omniglot", "omniglot-one-shot", "folder:PATH", "sinusoids", "functions",
+            "glyph-families" or "function-families".
         ways, shots, queries: of the tasks; as in training if None.
         episodes: tasks, or whole runs for a learner of storey 1; 1000 or 50 if None.
         seed: chooses the tasks.
@@ -87,8 +93,8 @@ def judge(
                 f"A model of {recipe.name} acts in worlds, or on problems of its own: it has no --tasks, --ways, "
                 "--shots or --queries."
             )
-        how: dict[str, Any] = {"episodes": episodes, "seed": (seed + FRESH) % 2**32, "show": show or Silent()}
-        return recipe.judge_fresh(learner, **how)
+        fresh_ones: dict[str, Any] = {"episodes": episodes, "seed": (seed + FRESH) % 2**32, "show": show or Silent()}
+        return recipe.judge_fresh(learner, **fresh_ones)
     takes = _takes(learner, recipe.shaped())
     if ways is not None and takes.ways is None:
         raise UserError("--ways is for models that tell classes apart; this one predicts numbers.")
@@ -113,19 +119,25 @@ def judge(
     fresh = (seed + FRESH) % 2**32
     # before its one step a learner of features has no answers
     steps = (learner.steps,) if isinstance(learner, FeatureLearner) else range(learner.steps + 1)
-    scores = scores_after(learner, source, steps, episodes=episodes, seed=fresh, show=show, title=f"judging on {tasks}")
-    return _conclude(learner, takes, scores, unit, [words, _what_adapting_is(learner, takes)])
-
-
-def _conclude(learner: Learner, takes: Takes, scores: dict, unit: str, notes: list[str]) -> Conclusion:
+    how: dict[str, Any] = {"episodes": episodes, "seed": fresh, "show": show}
+    scores = scores_after(learner, source, steps, title=f"judging on {tasks}", **how)
+    modes = {} if takes.height else in_every_mode(learner)
+    mine = {norm.mode for norm in norms(learner)}
+    notes = [words, _what_adapting_is(learner, takes)]
+    if modes:
+        notes.append(f"Norms in the mode {' and '.join(sorted(mine))}; beside it the same learner in other modes.")
     conclusion = Conclusion(notes=notes)
     kind = "meta-step" if takes.height else "step"
-    after = f"after {learner.steps} {kind}{'s' * (learner.steps != 1)}"
+    after, before = f"after {learner.steps} {kind}{'s' * (learner.steps != 1)}", "before adaptation"
     conclusion.add(after, {name: values[:, -1] for name, values in scores.items()}, unit)
-    if isinstance(learner, FeatureLearner):
-        return conclusion
-    conclusion.add("before adaptation", {name: values[:, 0] for name, values in scores.items()}, unit)
-    conclusion.compare(after, "before adaptation")
+    if not isinstance(learner, FeatureLearner):
+        conclusion.add(before, {name: values[:, 0] for name, values in scores.items()}, unit)
+        conclusion.compare(after, before)
+    for mode in [mode for mode in modes if {mode} != mine]:
+        name = f"{after}, norms {mode}"
+        found = scores_after(modes[mode], source, (learner.steps,), title=name, **how)
+        conclusion.add(name, {name: values[:, -1] for name, values in found.items()}, unit)
+        conclusion.compare(after, name)
     return conclusion
 
 
@@ -159,7 +171,11 @@ def _source(name: str, takes: Takes, recipe: Recipe, given: dict[str, int], seed
     if name.startswith(FOLDER):
         return _own_pictures(Path(name.removeprefix(FOLDER)).expanduser(), takes, "queries" in given, seed)
     if name in IMAGES:
-        return _pictures(name, takes, "queries" in given)
+        # of Omniglot only what a recipe that trains on it has kept back
+        scheme = "vinyals" if getattr(recipe, "on", None) == "omniglot" else "alphabets"
+        if name == ONE_SHOT:
+            return _one_shot(takes, given, scheme)
+        return _pictures(name, takes, "queries" in given, scheme)
     raise UserError(
         f"There are no tasks {name!r}. Choose from {', '.join((HELD_OUT, *IMAGES, *FUNCTIONS))}, or folder:PATH."
     )
@@ -182,7 +198,22 @@ def _functions(name: str, takes: Takes) -> tuple[Tasks, str, str]:
     return Pooled(family), "task", f"{words}, mixed."
 
 
-def _pictures(name: str, takes: Takes, queries_given: bool) -> tuple[Tasks, str, str]:
+def _one_shot(takes: Takes, given: dict[str, int], scheme: str) -> tuple[Tasks, str, str]:
+    from metatower.tasks.one_shot import WAYS, one_shot_runs
+
+    if takes.height or len(takes.shape) != 2:
+        raise UserError(f"{ONE_SHOT} is for models of storey 0 that take grey pictures.")
+    if given.get("shots", 1) != 1 or given.get("queries", 1) != 1:
+        raise UserError(f"{ONE_SHOT} has one picture of each class to learn from and one to be judged on.")
+    tasks, alphabets = one_shot_runs("test", scheme, ways=given.get("ways", WAYS), size=takes.size)
+    words = (
+        f"Omniglot, {tasks.ways} characters of one alphabet, one drawing of each by one person to learn from and one "
+        f"by another to be judged on, of {', '.join(alphabets)}. {_KEPT_BACK[scheme]}"
+    )
+    return tasks, "task", words
+
+
+def _pictures(name: str, takes: Takes, queries_given: bool, scheme: str) -> tuple[Tasks, str, str]:
     from metatower.tasks.arrays import resized
     from metatower.tasks.episodes import Episodes
     from metatower.tasks.glyph_families import glyph_family, script_family
@@ -215,8 +246,8 @@ def _pictures(name: str, takes: Takes, queries_given: bool) -> tuple[Tasks, str,
         episodes = Episodes(resized(letters.images, size), letters.count, **layout)
         return episodes, "task", f"{episodes.classes} letters of the scripts {scripts}."
     layout["queries"] = _queries(takes, queries_given, DRAWINGS)
-    episodes = omniglot("test", "alphabets", rotations=False, size=size, **layout)
-    return episodes, "task", f"{episodes.classes} letters of Omniglot's 20 evaluation alphabets, upright."
+    episodes = omniglot("test", scheme, rotations=False, size=size, **layout)
+    return episodes, "task", f"{episodes.classes} letters of Omniglot, upright. {_KEPT_BACK[scheme]}"
 
 
 def _queries(takes: Takes, given: bool, pictures: int) -> int:

@@ -140,7 +140,7 @@ def _check_is_run(folder: Path) -> None:
     if (Path(folder) / Path(MODEL).name).exists():
         raise UserError(
             f"{folder} is the folder of a model, and not of the run that made it. `metatower evaluate {folder}` judges "
-            "the model."
+            "the model; `diagnose` needs a folder --out for what it finds."
         )
 
 

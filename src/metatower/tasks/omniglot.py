@@ -113,6 +113,12 @@ def alphabet_family(split: str = "train", **options: Any) -> GlyphFamily:
     return GlyphFamily(data.images[keep], count, data.alphabet[keep], split=split, **settings)
 
 
+def has_omniglot() -> bool:
+    """Whether the images are in the folder that `METATOWER_DATA` names, so that nothing need be fetched."""
+    folder = Path(os.environ.get("METATOWER_DATA") or os.devnull)
+    return (folder / "omniglot.npz").is_file() or all((folder / name).is_file() for name in ZIPS)
+
+
 def read_omniglot() -> Omniglot:
     """All of Omniglot, from `METATOWER_DATA`, else fetched, checked against its published sums, and cached.
 
