@@ -162,9 +162,9 @@ def page(content: dict) -> str:
             f"Accuracy on {EPISODES:,} test tasks per seed, the task being the unit of replication; with several seeds "
             "the interval is a bootstrap over seeds and, within them, tasks. Norms `running` and `support` judge each "
             "query by itself; `transductive` ones see all queries of a task, as the papers of the gradient-based "
-            "methods do. A published number is of the same way to judge, and reached if the mean is not below it; those "
-            "of R2-D2, and of Meta-SGD on 20 ways, are as others quote them. Seconds are upper bounds, as machines did "
-            "other work at the same time.",
+            "methods do. A published number is of the same way to judge, and reached if the mean is not below it; "
+            "those of R2-D2, and of Meta-SGD on 20 ways, are as others quote them. Seconds are upper bounds, as "
+            "machines did other work at the same time.",
             "",
             HEAD,
             *(line(row) for row in content["rows"]),

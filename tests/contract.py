@@ -94,7 +94,17 @@ from metatower.nets import (
 from metatower.nets.coach import ManagerCoach
 from metatower.nets.controller import ManagerWorker
 from metatower.nets.super_net import super_net
-from metatower.rules import kronecker, learned_lstm, learned_mlp, online, only, rescaled, scaled, task_conditioned
+from metatower.rules import (
+    kronecker,
+    learned_lstm,
+    learned_mlp,
+    online,
+    only,
+    remembering,
+    rescaled,
+    scaled,
+    task_conditioned,
+)
 
 
 def mlp_rule(rate=None, power: float = 0.5, **how) -> Rule:
@@ -252,6 +262,7 @@ RULES: dict[str, Callable[[Objective], Rule]] = {
     "learned mlp": lambda o: mlp_rule(rates_for(o, 0.2)),
     "learned lstm": lambda o: learned_lstm(number(0.2), key=key(7), power=number(0.5), decay=number(0.3), units=2),
     "optax": lambda o: from_optax(optax.adam(0.05)),
+    "remembering": lambda o: remembering(o, adam(0.05)),
 }
 
 EXACT: dict[str, Callable[[], Gradient]] = {

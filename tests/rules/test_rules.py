@@ -5,11 +5,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tests.toys import curve, number
+from tests.toys import Bowl, curve, key, number
 
-from metatower import Positive, adam, anneal, clip, from_optax, momentum, per_step, rates_for, sgd, value
+from metatower import (
+    Descend,
+    Positive,
+    Task,
+    Tasks,
+    adam,
+    anneal,
+    clip,
+    from_optax,
+    lift,
+    momentum,
+    per_step,
+    rates_for,
+    sgd,
+    value,
+)
 from metatower.core import names, pick
-from metatower.rules import rescaled
+from metatower.gradients import Reptile
+from metatower.rules import remembering, rescaled
 
 pytestmark = pytest.mark.usefixtures("x64")
 GRADIENTS = [[np.array([1.0, -2.0]), np.array(0.5)], [np.array([0.1, 3.0]), np.array(-4.0)]]
@@ -143,3 +159,25 @@ def test_anneal_shrinks_the_steps_of_any_rule_along_half_a_cosine():
 def test_anneal_refuses_an_end_before_its_beginning():
     with pytest.raises(ValueError, match="0 <= begin < end"):
         anneal(sgd(1.0), begin=5, end=5)
+
+
+class Same(Tasks):
+    """The same task every time."""
+
+    at: jax.Array
+
+    def sample(self, key):
+        return Task(self.at, self.at)
+
+
+def test_what_a_run_ends_with_is_where_the_next_one_sets_out():
+    bowl = Bowl(number(1.0))
+    twice, once = (Descend(bowl, remembering(bowl, adam(0.05, b1=0.0)), steps=steps) for steps in (6, 3))
+    trainer, here = lift(once, sgd(1.0), gradient=Reptile()), Same(number(2.0))
+    state = trainer.start(key=key(0))
+    for i in range(2):
+        state = trainer.step(state, here, key=key(i))
+    carried, whole = trainer.result(state).learner, twice.adapt(here.at, key=key(0))
+    expect(pick(carried.rule.memory), pick(whole.rule))
+    expect(pick(carried.objective), whole.leaves)
+    assert carried.rule.memory.count == 6

@@ -10,7 +10,7 @@ from metatower.learners.meta_sgd import meta_sgd
 from metatower.nets import Minibatch, Supervised, cross_entropy
 from metatower.nets.norm import Mode
 from metatower.recipes.few_shot import CLIP, FewShot
-from metatower.rules import adam, anneal, clip, sgd
+from metatower.rules import adam, anneal, clip, remembering, sgd
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ class ReptileRecipe(GradientBased):
     """Reptile: initial weights moved towards where a few steps on each task lead; no derivative crosses them.
 
     Nichol, Achiam & Schulman 2018, their protocol for Omniglot: inner steps of Adam without momentum, each on a
-    mini-batch of a task of ten pictures per class; outer rate from 1 to 0. Norms as in the recipe `maml`.
+    mini-batch of a task of ten pictures per class; outer rate from 1 to 0. Adam's memory is carried from task to task,
+    and to those on which it is judged. Norms as in the recipe `maml`.
     """
 
     name: ClassVar[str] = "reptile"
@@ -146,7 +147,8 @@ class ReptileRecipe(GradientBased):
         return sgd(self.rate)
 
     def adapting(self, steps: int) -> Descend:
-        return Descend(Minibatch(self.objective(), self.inner_batch), adam(self.inner_rate, b1=0.0), steps)
+        objective = Minibatch(self.objective(), self.inner_batch)
+        return Descend(objective, remembering(objective, adam(self.inner_rate, b1=0.0)), steps)
 
     def artefact(self, learner: Descend, state: State) -> Learner:
         trained = learner.result(state).learner
@@ -160,5 +162,6 @@ class ReptileRecipe(GradientBased):
             f"Trained on {self.train_ways} ways, {self.train_shots} shots, {self.batch} tasks per step, {self.steps:,} "
             f"steps of an outer rate from {self.rate:g} to 0; {self.inner_steps} inner steps of Adam (b1 = 0, rate "
             f"{self.inner_rate:g}) on {self.inner_batch} pictures each, when judged {self.test_steps} on "
-            f"{self.test_batch}. Adam starts anew on each task, where the authors' code carries its state along."
+            f"{self.test_batch}. Adam's memory is moved by the outer rate, as the weights are; the authors' code "
+            "carries it from task to task."
         )

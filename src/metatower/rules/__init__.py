@@ -9,6 +9,7 @@ from metatower.rules.learned import learned_lstm as learned_lstm
 from metatower.rules.learned import learned_mlp as learned_mlp
 from metatower.rules.online import online as online
 from metatower.rules.preconditioner import kronecker as kronecker
+from metatower.rules.remembering import remembering as remembering
 from metatower.rules.sgd import momentum as momentum
 from metatower.rules.sgd import sgd as sgd
 from metatower.rules.task_conditioned import task_conditioned as task_conditioned
