@@ -70,7 +70,7 @@ class Hierarchical(MAMLBaselines):
     """Share of corrupted sources that no training distribution has."""
     cost: float = 0.0
     """What a gradient evaluation costs, in units of log loss."""
-    start_searched: int = 150
+    start_searched: int = 390
     """Schedules that are tried for the start."""
     start_drift: float = DRIFT
     """By how much their log rates may move over a run; 0 for static ones."""
