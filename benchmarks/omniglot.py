@@ -143,7 +143,7 @@ HEAD = (
 def line(row: dict) -> str:
     """A row of the table."""
     lo, hi = row["ci95"]
-    published = "–" if row["published"] is None else f"{row['published']:g}"
+    published = "–" if row["published"] is None else str(row["published"])
     reached = "" if row["published"] is None or row["accuracy"] >= row["published"] else " (missed)"
     return (
         f"| {row['method']} | {row['setting']} | {row['accuracy']:.2f} | {lo:.2f} to {hi:.2f} "
