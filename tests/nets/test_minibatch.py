@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,14 @@ class Mean(Objective):
         return (self.centre - jnp.mean(data.x)) ** 2, {"mean": jnp.mean(data.x), "count": jnp.float32(len(data.y))}
 
 
+class Weights(Objective):
+    """Shows what it is given."""
+
+    def loss(self, data, *, key):
+        del key
+        return jnp.zeros(()), {"weight": data.weight, "x": data.x}
+
+
 DATA = Examples(jnp.arange(10.0), jnp.arange(10))
 
 
@@ -31,6 +41,15 @@ def test_draws_other_examples_with_every_key_and_none_twice():
     assert means.min() >= 1.5
     assert means.max() <= 7.5
     assert abs(means.mean() - 4.5) < 0.4
+
+
+def test_padding_is_drawn_only_where_there_is_nothing_else():
+    weight = jnp.array([0.0, 1, 0, 1, 1, 0, 0, 1, 0, 0])
+    data = dataclasses.replace(DATA, weight=weight)
+    weights = [Minibatch(Weights(), size).loss(data, key=jax.random.key(i))[1] for size in (3, 6) for i in range(20)]
+    assert {float(jnp.sum(each["weight"])) for each in weights[:20]} == {3.0}
+    assert {float(jnp.sum(each["weight"])) for each in weights[20:]} == {4.0}
+    assert len({tuple(each["x"].tolist()) for each in weights[:20]}) > 5
 
 
 def test_a_finished_run_is_judged_on_all():

@@ -24,7 +24,9 @@ def maml(objective: Objective, rate: PyTree = 0.01, steps: int = 1) -> Descend:
             leaf from `rates_for`.
         steps: inner steps per task.
 
-    Differs from the paper in: nothing at storey 0. The lift averages over the batch of tasks instead of summing.
+    Differs from the paper in: at storey 0 nothing, but that every leaf of the network moves, scale and shift of norms
+    too (the authors' code has no scale, and its shift stays). The lift averages over the batch of tasks instead of
+    summing.
 
     >>> import jax
     >>> from metatower import adam, lift

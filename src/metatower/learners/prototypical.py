@@ -54,6 +54,8 @@ class PrototypicalNetwork(FeatureLearner):
 
     def shares(self, head, features, support, own):
         if self.distance == "cosine":
-            share = own / jnp.maximum(jnp.sum(own, axis=0), 1e-9) / jnp.linalg.norm(head, axis=1)
+            share = own / jnp.maximum(jnp.sum(own, axis=0), 1e-9)
+            # a class without examples has no direction
+            share = share / jnp.maximum(jnp.linalg.norm(head, axis=1), 1e-9)
             return value(self.scale) * (unit(features) @ support.T)[:, :, None] * share
         return value(self.scale) * shares_of_means(features, support, own, head)

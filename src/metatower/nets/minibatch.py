@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
 from metatower.core import Objective, Scored
@@ -29,8 +30,11 @@ class Minibatch(Objective):
     def loss(self, data: Any, *, key: PRNGKeyArray) -> Scored:
         count = len(data.y)
         if self.size < count:
-            drawn = jax.random.permutation(key, count)[: self.size]
-            weight = None if data.weight is None else data.weight[drawn]
+            drawn, weight = jax.random.permutation(key, count), None
+            if data.weight is not None:
+                drawn = drawn[jnp.argsort(data.weight[drawn] == 0)]  # padding only where there is nothing else
+                weight = data.weight[drawn[: self.size]]
+            drawn = drawn[: self.size]
             data = type(data)(data.x[drawn], data.y[drawn], weight, data.ways)
         return self.objective.loss(data, key=key)
 
