@@ -45,7 +45,8 @@ class LEO(Learner):
     Differs from the paper in: one latent per class, where the authors' code tiles it over the K examples, samples each
     copy and averages their logits. The inner loss is the sum over examples divided by K, which moves that one latent
     as the K copies are moved together. Rates are learned through their logarithms, and `clip` is of the global norm,
-    where the code clips each number and then each tensor. Dropout, sampling, losses and starting values are those of the code.
+    where the code clips each number and then each tensor. Dropout, sampling, losses and starting values are those of
+    the code.
     """
 
     net: Any
