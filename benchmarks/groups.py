@@ -39,7 +39,6 @@ SETS: dict[str, dict[str, Any] | None] = {
     "default and step-loss weights": {"learn": ("weights", *RATES, "step-weights")},
     "default and preconditioner": {"learn": ("weights", *RATES, "preconditioner")},
     "default and task-conditioned rates": {"learn": ("weights", *RATES, "alfa")},
-    "default and task-conditioned rates, learned slowly": {"learn": ("weights", *RATES, "alfa"), "group_rate": 3e-4},
     "default and learned loss": {"learn": ("weights", *RATES, "learned-loss")},
     "default, runs not clipped one by one": {"run_clip": 0.0},
     "default, smaller top rates": SLOW,
