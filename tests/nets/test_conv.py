@@ -174,3 +174,18 @@ def test_winograd_in_single_precision_is_as_exact_as_the_direct_way(x64):
     single = x.astype(jnp.float32), w.astype(jnp.float32)
     direct = jnp.max(jnp.abs(by_xla(*single, 1) - exact))
     assert jnp.max(jnp.abs(winograd(*single) - exact)) < 10 * direct
+
+
+def test_features_of_two_blocks_are_joined():
+    net = ConvNet(None, key=jax.random.key(0), channels=(2, 3, 4, 5), joined=True)
+    x = images(3, 28, 28, 1).astype(jnp.float32)
+    *_, third, fourth, features = net.activations(x)
+    assert third.shape == (3, 3, 3, 4)
+    assert fourth.shape == (3, 2, 2, 5)  # 3x3 pixels, of which four quadruples are next to each other
+    assert features.shape == (3, net.features) == (3, 2 * 2 * (4 + 5))
+    both = features.reshape(3, 2, 2, 9)
+    np.testing.assert_array_equal(both[..., 4:], fourth)
+    np.testing.assert_array_equal(both[:, 1, 0, :4], jnp.max(third[:, 1:, :2], axis=(1, 2)))
+    for wrong in ({"stride": 2}, {"channels": (2,)}):
+        with pytest.raises(ValueError, match="joined"):
+            ConvNet(None, key=jax.random.key(0), joined=True, **wrong)

@@ -112,6 +112,11 @@ def max_pool(x: Images) -> Float[Array, "n rows columns channels"]:
     return _larger(_larger(upper_left, upper_right), _larger(lower_left, lower_right))
 
 
+def near_pool(x: Images) -> Float[Array, "n rows columns channels"]:
+    """The largest of each 2x2 pixels, one pixel apart: a line and a column fewer."""
+    return _larger(_larger(x[:, :-1, :-1], x[:, :-1, 1:]), _larger(x[:, 1:, :-1], x[:, 1:, 1:]))
+
+
 def _larger(a, b):
     return jnp.where(a >= b, a, b)
 
@@ -124,12 +129,15 @@ class Block(eqx.Module):
 
     conv: Conv
     norm: BatchNorm
+    near: bool = eqx.field(static=True, default=False)
+    """Whether what is pooled overlaps, so that the picture is not halved."""
 
     def normalised(self, x: Images, weight: Array | None, given: Moments | None) -> tuple[Maps, Moments | None]:
         """The output and the statistics of its norm, see `BatchNorm.normalised`."""
         x, moments = self.norm.normalised(self.conv(x), weight, given)
         # pooled before the ReLU: the same numbers, a quarter of the work
-        return jax.nn.relu(x if self.conv.stride > 1 else max_pool(x)), moments
+        pool = near_pool if self.near else max_pool
+        return jax.nn.relu(x if self.conv.stride > 1 else pool(x)), moments
 
 
 class ConvNet(eqx.Module):
@@ -143,10 +151,13 @@ class ConvNet(eqx.Module):
         channels: channels of each block.
         stride: 1 pools 2x2 after each block, 2 skips every other pixel instead.
         norm: whose statistics the norms use, see `BatchNorm`.
+        joined: the features are those of the last two blocks, the last of which does not halve (Bertinetto et al. 2019,
+            section 4.1). It needs pooling.
     """
 
     blocks: list[Block]
     head: Linear | None
+    joined: bool = eqx.field(static=True)
     features: int = eqx.field(static=True)
     """Numbers that go into the head."""
 
@@ -159,18 +170,25 @@ class ConvNet(eqx.Module):
         channels: Sequence[int] = (64, 64, 64, 64),
         stride: int = 1,
         norm: Mode = "transductive",
+        joined: bool = False,
     ):
         if stride not in (1, 2):
             raise ValueError(f"ConvNet: expected stride 1 (with pooling) or 2 (without), got {stride}.")
+        if joined and (stride == 2 or len(channels) < 2):
+            raise ValueError("ConvNet: the features of two blocks are joined where there are two, and stride 1.")
         keys = jax.random.split(key, len(channels) + 1)
         pairs = zip([image[2], *channels[:-1]], channels, keys[:-1], strict=True)
         self.blocks = [Block(Conv(i, o, key=k, stride=stride), batch_norm(o, norm)) for i, o, k in pairs]
+        self.joined = joined
         height, width = image[:2]
-        for _ in channels:
+        for _ in channels[: len(channels) - joined]:
             height, width = (side // 2 if stride == 1 else -(-side // 2) for side in (height, width))
+        if joined:
+            last = self.blocks[-1]
+            self.blocks[-1], height, width = Block(last.conv, last.norm, near=True), height - 1, width - 1
         if min(height, width) < 1:
             raise ValueError(f"ConvNet: {len(channels)} blocks halve an image of {image[0]}x{image[1]} to nothing.")
-        self.features = height * width * channels[-1]
+        self.features = height * width * sum(channels[-1 - joined :])
         self.head = None if outputs is None else Linear(self.features, outputs, key=keys[-1])
 
     def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n outputs"]:
@@ -194,5 +212,7 @@ class ConvNet(eqx.Module):
             x, moments = block.normalised(x, weight, moments)
             maps.append(x)
             statistics.append(moments)
+        if self.joined:
+            x = jnp.concatenate([near_pool(maps[-2]), x], axis=-1)
         x = x.reshape(len(x), -1)
         return [*maps, x if self.head is None else self.head(x)], statistics

@@ -4,7 +4,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
+
 from metatower.core import Descend, Learner, Positive, lift
+from metatower.core.errors import UserError
 from metatower.learners.matching import MatchingNetwork
 from metatower.learners.prototypical import PrototypicalNetwork
 from metatower.learners.ridge import R2D2
@@ -82,6 +85,17 @@ class Ridge(Embedding):
     """
 
     name: ClassVar[str] = "r2d2"
+    joined: bool = False
+    """Features of the last two blocks, as in the paper, and not of the last alone; needs --stride 1."""
+
+    def check(self) -> None:
+        super().check()
+        if self.joined and (self.stride == 2 or len(self.channels) < 2):
+            raise UserError(f"{self.name}: --joined needs --stride 1 and at least two blocks (--channels).")
+
+    def net(self, outputs: int | None) -> ConvNet:
+        key, image = jax.random.key(self.seed), (self.size, self.size, 1)
+        return ConvNet(outputs, key=key, image=image, channels=self.channels, joined=self.joined, stride=self.stride)
 
     def head(self, net: ConvNet) -> Learner:
         return R2D2(net)
