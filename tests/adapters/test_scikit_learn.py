@@ -9,10 +9,14 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from metatower import Descend, lift, sgd
 from metatower.adapters.scikit_learn import FewShotClassifier
+from metatower.core import Constant
 from metatower.core.errors import UserError
-from metatower.learners import R2D2, FullContext, MatchingNetwork, PrototypicalNetwork
+from metatower.learners import R2D2, FullContext, ImplicitMAML, MatchingNetwork, PrototypicalNetwork
+from metatower.learners.leo import leo
+from metatower.learners.meta_gan_few_shot import Imitator, WithFakes
 from metatower.learners.nearest import flat
-from metatower.nets import MLP, Supervised, cross_entropy
+from metatower.nets import MLP, ConvNet, Supervised, cross_entropy
+from metatower.nets.minibatch import Minibatch
 
 OF_FEATURES = {
     "prototypical": PrototypicalNetwork(flat),
@@ -73,6 +77,29 @@ def test_a_network_that_adapts_by_gradients_answers_each_input_by_itself():
     np.testing.assert_allclose(model.predict_proba(X)[:2], model.predict_proba(X[:2]), rtol=1e-4)
     with pytest.raises(UserError, match="no sum over examples"):
         model.explain(X)
+
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.usefixtures("quick_compile")
+@pytest.mark.parametrize(
+    "learner",
+    [
+        leo(Constant(lambda x: x), 5, key=KEY, latent=3, sampling=False),
+        ImplicitMAML(Supervised(MLP((5, 8, 3), key=KEY), cross_entropy), rate=0.3, strength=0.01),
+        # more outputs than there are classes, the last of them for fakes
+        Descend(
+            WithFakes(MLP((5, 8, 6), key=KEY), Constant(Imitator(5, 4, 8, key=KEY)), Constant(0.1)), sgd(0.3), steps=30
+        ),
+    ],
+    ids=lambda learner: type(learner).__name__,
+)
+def test_other_learners_of_classes_answer_too(learner):
+    X, y = blobs(classes=3)  # noqa: N806
+    model = FewShotClassifier(learner).fit(X, y)
+    assert (model.predict(X) == y).mean() > 0.6
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1, rtol=1e-6)
 
 
 def test_logistic_regression_says_that_it_cannot_be_split():
@@ -140,11 +167,18 @@ def test_learners_that_cannot_be(learner, error):
         FewShotClassifier(learner).fit(*blobs())
 
 
-def test_more_classes_than_outputs():
-    from metatower.nets import ConvNet
+OF_PICTURES = {
+    "conv": Supervised(ConvNet(2, key=KEY, image=(8, 8, 1), channels=(4,)), cross_entropy),
+    "mlp": Supervised(MLP((64, 2), key=KEY), cross_entropy),
+    "minibatch": Minibatch(Supervised(MLP((64, 2), key=KEY), cross_entropy), 2),
+}
 
-    net = ConvNet(2, key=jax.random.key(0), image=(8, 8, 1), channels=(4,))
+
+@pytest.mark.parametrize("objective", OF_PICTURES.values(), ids=OF_PICTURES)
+def test_what_a_network_cannot_take_is_refused_as_it_learns(objective):
     X = np.random.default_rng(0).random((6, 8, 8), np.float32)  # noqa: N806
-    model = FewShotClassifier(Descend(Supervised(net, cross_entropy), sgd(0.1)))
+    model = FewShotClassifier(Descend(objective, sgd(0.1)))
     with pytest.raises(UserError, match="2 classes apart, and there are 3"):
-        model.fit(X, [0, 1, 2] * 2).predict(X)
+        model.fit(X, [0, 1, 2] * 2)
+    with pytest.raises(UserError, match=r"inputs of shape \(4,\)"):
+        model.fit(X[:, 0, :4], [0, 1] * 3)

@@ -1,5 +1,7 @@
 """A learner that has adapted to examples of a few classes, as it is used outside of training: from arrays to arrays."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +16,7 @@ from metatower.core.errors import UserError
 from metatower.evaluation.diagnosis import answers
 from metatower.learners.features import FeatureLearner
 from metatower.learners.nearest import flat
-from metatower.nets import Examples
+from metatower.nets import Examples, Supervised
 from metatower.nets.norm import norms, with_norm
 
 BATCH = 128
@@ -50,9 +52,10 @@ class Adapted:
         """What the learner knows of these examples.
 
         Raises:
-            UserError: more classes than the learner has outputs.
+            UserError: more classes than the learner has outputs, or inputs that its network cannot take.
         """
-        return _adapt(self._learner, self._support, jax.random.key(self.seed))
+        with self._understood():
+            return _adapt(self._learner, self._support, jax.random.key(self.seed))
 
     def probabilities(self, inputs: Float[np.ndarray, "m ..."]) -> Float[np.ndarray, "m way"]:
         """Of each class, for each input; rows sum to 1."""
@@ -81,12 +84,36 @@ class Adapted:
 
     @property
     def _support(self) -> Examples:
-        # room for more labels where a learner takes any number: fewer shapes, fewer compilations
-        ways = _room(self.ways) if isinstance(self.learner, FeatureLearner) else self.ways
-        outputs = _outputs(self.learner)
-        if outputs is not None and self.ways > outputs:
-            raise UserError(f"This learner tells {outputs} classes apart, and there are {self.ways}.")
-        return _padded(self.inputs, _room(len(self.inputs)), self.labels, np.arange(ways) < self.ways)
+        # room for more where a learner takes any number: fewer shapes, fewer compilations
+        ways = self._outputs or _room(self.ways)
+        if self.ways > ways:
+            raise UserError(
+                f"This learner tells {ways} classes apart, and there are {self.ways}. Take fewer, or one that takes "
+                "any number, such as 'prototypical' or 'nearest-centroid'."
+            )
+        size = _room(len(self.inputs)) if _passes_by_padding(self.learner) else len(self.inputs)
+        return _padded(self.inputs, size, self.labels, np.arange(ways) < self.ways)
+
+    @property
+    def _outputs(self) -> int | None:
+        """How many classes the network of the learner tells apart; None if any number."""
+        start = eqx.filter_eval_shape(self._learner.start, key=jax.random.key(self.seed))
+        if start is None:
+            return None
+        return eqx.filter_eval_shape(answers, self._learner, start, _padded(self.inputs[:1], 1)).shape[-1]
+
+    @contextmanager
+    def _understood(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except (TypeError, ValueError, IndexError) as error:  # what shapes that do not fit end in
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"This learner cannot learn from inputs of shape {self.inputs.shape[1:]}: {reason}. Give it such as it "
+                "was trained on."
+            ) from error
 
 
 def for_vectors(learner: Learner) -> Learner:
@@ -102,9 +129,9 @@ def for_vectors(learner: Learner) -> Learner:
     return eqx.tree_at(lambda learner: learner.net, learner, flat)
 
 
-def _outputs(learner: Any) -> int | None:
-    bias = getattr(getattr(getattr(getattr(learner, "objective", None), "net", None), "head", None), "bias", None)
-    return None if bias is None else len(bias)
+def _passes_by_padding(learner: Any) -> bool:
+    # a minibatch would draw it, and what is made up from all inputs would be made from it
+    return isinstance(learner, FeatureLearner) or type(getattr(learner, "objective", None)) is Supervised
 
 
 def _room(count: int) -> int:

@@ -55,7 +55,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         Raises:
             ValueError: inputs or labels that scikit-learn refuses, or one class only.
-            UserError: pictures that cannot be read, or more classes than the learner can tell apart.
+            UserError: a seed that is none, pictures that cannot be read, more classes than the learner can tell apart,
+                or inputs that its network cannot take.
         """
         inputs, labels = self._first(X, y)
         if len(np.unique(labels)) < 2:
@@ -183,16 +184,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return labels
 
     def _learn(self, inputs: np.ndarray, labels: np.ndarray) -> "FewShotClassifier":
-        self.examples_, self.labels_ = inputs, labels
-        self.classes_, numbers = np.unique(labels, return_inverse=True)
+        classes, numbers = np.unique(labels, return_inverse=True)
         learner = self.found_.learner
         if self.vectors_:
             learner = for_vectors(learner)
             spread = inputs.std(axis=0)
             self.mean_ = inputs.mean(axis=0)
             self.spread_ = np.where(spread > 1e-9 * (1 + np.abs(self.mean_)), spread, 1.0)
-        self.adapted_ = Adapted(learner, self._scaled(inputs), numbers, len(self.classes_), self.seed)
+        adapted = Adapted(learner, self._scaled(inputs), numbers, len(classes), int(self.seed))
+        _ = adapted.state  # learned here and now: what the learner refuses is for `fit` to say
+        self.examples_, self.labels_, self.classes_, self.adapted_ = inputs, labels, classes, adapted
         return self
 
     def _scaled(self, inputs: np.ndarray) -> np.ndarray:
         return (inputs - self.mean_) / self.spread_ if self.vectors_ else inputs
+
+
+def _types(labels: np.ndarray) -> str:
+    """Of the labels as Python sees them, whatever kind of array they are in."""
+    return " and ".join(sorted({type(label).__name__ for label in labels.tolist()}))

@@ -13,7 +13,6 @@ from metatower.core import Descend, Learner, State, Task, Tasks, value
 from metatower.core.errors import UserError
 from metatower.core.keys import fork
 from metatower.evaluation.episodes import episode_keys
-from metatower.learners.features import FeatureLearner
 from metatower.nets import Examples, Supervised, forward
 from metatower.rules import only
 
@@ -62,9 +61,9 @@ def answers(learner: Any, state: State, data: Examples) -> Float[Array, "n way"]
     Raises:
         UserError: it has no network whose answers could be asked for.
     """
-    if isinstance(learner, FeatureLearner):
+    if hasattr(learner, "predict"):
         return learner.predict(state, data)
-    judge = learner.judge(state) if isinstance(learner, Descend) else None
+    judge = learner.judge(state)
     if not isinstance(judge, Supervised):
         raise UserError(f"{type(learner).__name__} has no network whose answers could be asked for.")
     return forward(judge.net, data.x, data.weight, value(judge.given))[0]

@@ -61,7 +61,10 @@ class ImplicitMAML(Learner):
         return self.at([phi - value(self.rate) * g for phi, g in zip(state.leaves, slope, strict=True)], data)
 
     def loss(self, state: Anchored, data: Any, *, key: PRNGKeyArray) -> Scored:
-        return put(self.objective, state.leaves).after(state.seen).loss(data, key=key)
+        return self.judge(state).loss(data, key=key)
+
+    def judge(self, state: Anchored) -> Objective:
+        return put(self.objective, state.leaves).after(state.seen).as_judge()
 
     @property
     def height(self) -> int:
