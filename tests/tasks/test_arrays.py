@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from metatower.core.errors import UserError
-from metatower.tasks.arrays import from_arrays, from_folder, read_folder, resized
+from metatower.tasks.arrays import from_arrays, from_folder, read_folder, resized, squeezed
 
 
 def labelled(classes=6, each=4):
@@ -141,3 +141,10 @@ def test_resizing_averages():
     assert small.shape == (2, 3, 2, 2)
     assert small[1, 2].tolist() == [[100, 0], [0, 0]]
     assert resized(images, 4) is images
+
+
+@pytest.mark.parametrize("most", [1.0, 255.0])
+def test_shades_that_are_no_integers(most):
+    shades = np.linspace(0, most, 16, dtype=np.float32).reshape(4, 4)
+    found = squeezed(Image.fromarray(shades), 4, grey=True)
+    assert found.ravel().tolist() == list(range(0, 256, 17))

@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from PIL import Image, ImageOps
 
 from metatower.core.errors import UserError
-from metatower.tasks.arrays import as_bytes, opened, squeezed
+from metatower.tasks.arrays import as_bytes, read_picture, squeezed
 
 
 def prepared(pictures: Any, size: int | None, *, ink: bool) -> Float32[np.ndarray, "n height width *colour"]:
@@ -41,29 +41,33 @@ def prepared(pictures: Any, size: int | None, *, ink: bool) -> Float32[np.ndarra
 
 
 def is_vectors(inputs: Any) -> bool:
-    """Whether these are vectors of numbers, one per example, and no pictures."""
-    if hasattr(inputs, "shape"):
-        return len(inputs.shape) < 3
-    if isinstance(inputs, Sequence) and len(inputs) and isinstance(inputs[0], str | Path | Image.Image):
+    """Whether these are vectors of numbers, one per example, and no pictures or names of files."""
+    shape = getattr(inputs, "shape", None)
+    if shape is not None and len(shape) != 1:
+        return len(shape) < 3
+    if isinstance(inputs, str | Path):
         return False
-    return not (isinstance(inputs, Sequence) and len(inputs) and np.ndim(inputs[0]) >= 2)
+    if not (isinstance(inputs, Sequence) or shape) or not len(inputs):
+        return True
+    first = next(iter(inputs))
+    return not (isinstance(first, str | Path | Image.Image) or np.ndim(first) >= 2)
 
 
 def _one(picture: Any, size: int, ink: bool) -> np.ndarray:
-    if isinstance(picture, str | Path):
-        image = opened(Path(picture))
-    elif isinstance(picture, Image.Image):
-        image = picture
-    else:
-        array = np.asarray(picture)
-        if array.ndim == 3 and array.shape[-1] == 1:
-            array = array[..., 0]
-        if array.ndim != 2 and not (array.ndim == 3 and array.shape[-1] in (3, 4)):
-            raise UserError(f"Expected a picture [h, w] or [h, w, colours], got shape {array.shape}.")
-        image = Image.fromarray(as_bytes(array))
-    grey = squeezed(image, size, grey=True)
+    grey = read_picture(Path(picture), size, True) if isinstance(picture, str | Path) else _squeezed(picture, size)
     if not ink:
         return grey
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     dark = 255 - grey if np.median(border) > 127 else grey
     return np.asarray(ImageOps.autocontrast(Image.fromarray(dark)))
+
+
+def _squeezed(picture: Any, size: int) -> np.ndarray:
+    if not isinstance(picture, Image.Image):
+        array = np.asarray(picture)
+        if array.ndim == 3 and array.shape[-1] == 1:
+            array = array[..., 0]
+        if array.ndim != 2 and not (array.ndim == 3 and array.shape[-1] in (3, 4)):
+            raise UserError(f"Expected a picture [h, w] or [h, w, colours], got shape {array.shape}.")
+        picture = Image.fromarray(as_bytes(array))
+    return squeezed(picture, size, grey=True)

@@ -88,7 +88,7 @@ def read_folder(folder: Path | str, *, size: int = 28, grey: bool = True) -> tup
     if size < 1:
         raise UserError(f"Expected pictures of at least 1 pixel a side, got size {size}.")
     found = pictures_by_class(Path(folder))
-    images = np.stack([squeezed(opened(file), size, grey) for files in found.values() for file in files])
+    images = np.stack([read_picture(file, size, grey) for files in found.values() for file in files])
     labels = np.repeat(np.arange(len(found)), [len(files) for files in found.values()])
     return images, labels, list(found)
 
@@ -153,12 +153,17 @@ def pictures_in(folder: Path) -> list[Path]:
     )
 
 
-def opened(file: Path) -> Image.Image:
-    """The picture in a file, the right way up.
+def read_picture(file: Path, size: int, grey: bool) -> UInt8[np.ndarray, "size size *colour"]:
+    """The picture in a file, as `squeezed` makes it.
 
     Raises:
-        UserError: it is damaged, or no picture.
+        UserError: it is damaged, no picture, or of a kind that cannot be converted.
     """
+    return squeezed(_opened(file), size, grey, f"The picture {file}")
+
+
+def _opened(file: Path) -> Image.Image:
+    """The right way up."""
     try:
         with Image.open(file) as image:
             upright = ImageOps.exif_transpose(image)
@@ -168,13 +173,32 @@ def opened(file: Path) -> Image.Image:
         raise UserError(f"The picture {file} is damaged or not a picture: {error}. Mend or remove it.") from error
 
 
-def squeezed(image: Image.Image, size: int, grey: bool) -> UInt8[np.ndarray, "size size *colour"]:
-    """A picture of any mode and size, in one of this size; see-through parts are taken for white."""
+def squeezed(
+    image: Image.Image, size: int, grey: bool, name: str = "A picture"
+) -> UInt8[np.ndarray, "size size *colour"]:
+    """A picture of any mode and size, in one of this size; see-through parts are taken for white.
+
+    Shades of more than 8 bits go to 255 or to 65535, as their largest says; those that are no integers also to 1.
+
+    Args:
+        name: what the picture is called in errors.
+
+    Raises:
+        UserError: shades that are not finite, or colours that cannot be converted.
+    """
     if image.mode.startswith(("I", "F")):  # 16 bits and more, which `convert` would clip
-        values = np.asarray(image, np.float64)
-        image = Image.fromarray(np.uint8(np.clip(values / (257 if values.max() > 255 else 1), 0, 255)))
+        shades = np.asarray(image, np.float64)
+        if not np.isfinite(shades).all():
+            raise UserError(f"{name} has shades that are not finite numbers. Mend or remove it.")
+        most = 1 if image.mode == "F" and shades.max() <= 1 else 255 if shades.max() <= 255 else 65535
+        image = Image.fromarray(np.uint8(np.rint(np.clip(shades / most, 0, 1) * 255)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if grey else "RGB")
+    try:
+        image = image.convert("L" if grey else "RGB")
+    except ValueError as error:
+        raise UserError(
+            f"{name} has colours that cannot be read ({image.mode}). Save it as RGB, or remove it."
+        ) from error
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
