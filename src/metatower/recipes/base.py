@@ -42,6 +42,9 @@ class Recipe(ABC):
     """What the recipe is called on the command line."""
     judges_itself: ClassVar[bool] = False
     """Whether its tasks are no examples: its learner acts in worlds, or on problems of their own."""
+    ink: ClassVar[bool | None] = None
+    """Whether its pictures, `size` pixels a side, are bright strokes on dark ground, as a person's are then made; None
+    if it has no pictures."""
     use: ClassVar[str] = """\
 metatower evaluate {run}            # judge it again, on fresh tasks
 metatower evaluate --help                 # other data, your own folder of images among them

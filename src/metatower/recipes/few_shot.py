@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 
@@ -33,6 +33,8 @@ class FewShot(Recipe):
     A task: a few classes of pictures that training has not seen, a few pictures of each to learn from, more to be
     judged on.
     """
+
+    ink: ClassVar[bool | None] = True
 
     on: Literal["omniglot", "omniglot-alphabets", "glyphs"] = "omniglot"
     """Pictures: Omniglot by the split of Vinyals et al., with quarter turns as classes; Omniglot upright, tested on

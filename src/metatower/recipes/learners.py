@@ -9,7 +9,6 @@ from metatower.core.errors import UserError
 from metatower.learners.logistic import LogisticRegression
 from metatower.learners.nearest import NearestNeighbour, flat
 from metatower.learners.nearest_centroid import NearestCentroid
-from metatower.recipes.few_shot import FewShot
 from metatower.recipes.run import load, recipe_of
 from metatower.recipes.shipped import WEIGHTS, shipped
 
@@ -64,7 +63,8 @@ def find_learner(given: Any) -> Found:
         )
     recipe = recipe_of(folder)
     model = folder / "model" if (folder / "model").is_dir() else folder
-    return Found(_of_tasks(load(folder)), model, getattr(recipe, "size", None), isinstance(recipe, FewShot))
+    size = None if recipe.ink is None else getattr(recipe, "size", None)
+    return Found(_of_tasks(load(folder)), model, size, bool(recipe.ink))
 
 
 def _of_tasks(learner: Learner) -> Learner:

@@ -32,6 +32,7 @@ class MAMLGlyphs(Recipe):
     """
 
     name: ClassVar[str] = "maml-glyphs"
+    ink: ClassVar[bool | None] = True
 
     steps: int = 4000
     """Meta-training steps."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -27,6 +27,8 @@ WAYS = 5
 @dataclass(frozen=True)
 class OnGlyphs(Recipe):
     """A small network on families of pictures of letters."""
+
+    ink: ClassVar[bool | None] = True
 
     shots: int = 1
     """Pictures per class to adapt to."""
