@@ -69,6 +69,42 @@ def test_adding_examples_is_learning_from_all(learner):
     assert (grown.predict_proba(X) == once.predict_proba(X)).all()
 
 
+def test_labels_of_another_type_are_not_mixed_in():
+    X, y = blobs()  # noqa: N806
+    model = FewShotClassifier("nearest-centroid").fit(X, y == "ant")
+    with pytest.raises(ValueError, match="type bool, as those learned so far, got str"):
+        model.partial_fit(X[:1], ["ant"])
+    assert model.classes_.tolist() == [False, True]
+
+
+def test_vectors_and_pictures_are_told_apart(tmp_path):
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 255, (4, 9, 9), np.uint8)
+    files = [tmp_path / f"{i}.png" for i in range(4)]
+    for file, picture in zip(files, pictures, strict=True):
+        Image.fromarray(picture).save(file)
+    model = FewShotClassifier("nearest-neighbour").fit(np.array([str(file) for file in files]), [0, 1, 2, 3])
+    assert model.predict(np.array(files)).tolist() == model.predict(pictures).tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"fitted to pictures.*got vectors"):
+        model.predict(pictures[0])
+    with pytest.raises(ValueError, match=r"fitted to vectors.*got pictures"):
+        FewShotClassifier("nearest-neighbour").fit(*blobs()).predict(pictures)
+
+
+@pytest.mark.parametrize("seed", [None, -1, "0"])
+def test_a_seed_is_a_number(seed):
+    with pytest.raises(UserError, match="seed as an integer"):
+        FewShotClassifier("nearest-centroid", seed).fit(*blobs())
+
+
+def test_labels_that_cannot_be_saved_are_refused_before_anything_is_written(tmp_path):
+    X, y = blobs()  # noqa: N806
+    days = np.where(y == "ant", np.datetime64("2024-01-01"), np.datetime64("2024-01-02"))
+    with pytest.raises(UserError, match=r"text or numbers, got date"):
+        FewShotClassifier("nearest-centroid").fit(X, days).save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_network_that_adapts_by_gradients_answers_each_input_by_itself():
     X, y = blobs(classes=3)  # noqa: N806
     maml = Descend(Supervised(MLP((5, 16, 4), key=jax.random.key(0)), cross_entropy), sgd(0.5), steps=30)

@@ -68,6 +68,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             classes: not needed; taken because other estimators want the labels announced.
+
+        Raises:
+            ValueError: inputs of another shape, or labels of another type, than those learned from so far.
+            UserError: as in `fit`.
         """
         del classes
         if not hasattr(self, "examples_"):
@@ -78,6 +82,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"Expected a label for each input and inputs of shape {self.examples_.shape[1:]}, got {len(labels)} "
                 f"labels and inputs {inputs.shape}."
             )
+        before, now = _types(self.labels_), _types(labels)
+        if before != now:
+            raise ValueError(f"Expected labels of type {before}, as those learned so far, got {now}.")
         return self._learn(np.concatenate([self.examples_, inputs]), np.concatenate([self.labels_, labels]))
 
     def predict(self, X) -> np.ndarray:  # noqa: N803
@@ -107,12 +114,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Writes what was learned, with the learner if it has a name or a folder, to a new folder.
 
         Raises:
-            UserError: the folder exists, or cannot be written.
+            UserError: the folder exists, or cannot be written; labels that are neither text nor numbers.
         """
         check_is_fitted(self, "examples_")
         folder = Path(folder)
         if folder.exists():
             raise UserError(f"{folder} exists. Choose another folder, or remove it.")
+        if not all(isinstance(label, str | int | float) for label in self.classes_.tolist()):
+            raise UserError(
+                f"Expected labels of text or numbers, got {_types(self.classes_)}, which a saved classifier cannot "
+                "hold. Fit it with `[str(label) for label in y]`."
+            )
         kept = find_learner(self.learner).folder
         with new_folder(folder) as temporary:
             known = {"inputs": self.examples_, "labels": np.searchsorted(self.classes_, self.labels_)}
@@ -120,7 +132,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             if kept is not None:
                 shutil.copytree(kept, temporary / MODEL, ignore=shutil.ignore_patterns("*.md"))
             plain = self.learner if isinstance(self.learner, str) and self.learner in PLAIN else None
-            about = {"learner": plain, "model": kept is not None, "seed": self.seed, "vectors": self.vectors_}
+            about = {"learner": plain, "model": kept is not None, "seed": self.adapted_.seed, "vectors": self.vectors_}
             about |= {"classes": self.classes_.tolist(), "kind": self.classes_.dtype.kind}
             write_json(temporary / RECORD, about)
         return folder
@@ -171,9 +183,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return inputs, labels
 
     def _look_up(self, vectors: bool) -> None:
+        if not (isinstance(self.seed, int | np.integer) and self.seed >= 0):
+            raise UserError(f"Expected the seed as an integer of at least 0, got {self.seed!r}.")
         self.vectors_, self.found_ = vectors, find_learner(self.learner)
 
     def _inputs(self, X) -> np.ndarray:  # noqa: N803
+        if is_vectors(X) != self.vectors_:
+            kinds = ("vectors [n, features]", "pictures (an array [n, h, w], or a list of them)")
+            mine, given = kinds if self.vectors_ else kinds[::-1]
+            raise ValueError(f"This classifier was fitted to {mine}, got {given}: give it what it was fitted to.")
         if self.vectors_:
             return validate_data(self, X, dtype=np.float64, reset=False)
         return prepared(X, self.found_.size, ink=self.found_.ink)
