@@ -152,7 +152,7 @@ class Adapt:
     Pictures may be of any size, mode and format. Nothing is downloaded: the weights come with the package.
 
     The answers are printed with their probabilities, and written to --out with those of every class; beside it a
-    picture sheet (.png) shows them. Doubtful ones, whose best class is not clearly ahead, are marked.
+    picture sheet (.png) shows them. Doubtful ones, whose best class is not clearly ahead, are marked, and blank ones.
 
     examples:
       metatower adapt --support letters/known --predict letters/new
@@ -166,7 +166,8 @@ class Adapt:
     predict: tuple[Path, ...]
     """Pictures to name, or folders of them."""
     out: Path = Path("results.csv")
-    """The table to write; the picture sheet gets the same name, with .png. Existing files are kept: choose another."""
+    """The table to write (.csv); the picture sheet gets the same name, with .png. Existing files are kept: choose
+    another."""
     learner: str = "prototypical"
     """Who learns. Trained, and in the package: prototypical-omniglot (or prototypical), on handwritten characters;
     prototypical-glyphs, on printed letters. Plain, on pixels: nearest-centroid, nearest-neighbour,

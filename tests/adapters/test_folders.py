@@ -1,12 +1,23 @@
 """`metatower adapt` on pictures drawn here: odd sizes and formats, and a damaged one."""
 
 import csv
+import time
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from metatower import Descend, sgd
+from metatower.adapters.folders import Answers, show, write
 from metatower.cli import main
+from metatower.learners import NearestNeighbour
+from metatower.nets import MLP, Supervised, cross_entropy
+from metatower.recipes.learners import Found, find_learner
+from metatower.recipes.maml_glyphs import MAMLGlyphs
+from metatower.recipes.meta_gan_glyphs import MetaGANGlyphs
+from metatower.recipes.rl2_bandits import RL2Bandits
 
 KINDS = ("cross", "ring", "bar")
 
@@ -95,6 +106,81 @@ def _answers_there(folder):
     return ["--predict", str(folder / "new")]
 
 
+def test_names_are_shown_as_they_are(folder, capsys, recwarn):
+    names = ("cost_$5_$10", "$\\foo$", "字 [red]x")
+    for kind, name in zip(KINDS, names, strict=True):
+        (folder / "known" / kind).rename(folder / "known" / name)
+    deep = folder / ("deep-" * 20) / "[red]x :cat:.png"
+    deep.parent.mkdir()
+    draw("ring", 40, 0).save(deep)
+    assert adapt(folder, "--predict", str(deep), "--out", str(folder / "new" / "folder" / "a.csv")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    header = next(i for i, line in enumerate(lines) if "next best" in line)
+    width = lines[header].index("class")
+    column = "".join(line[:width] for line in lines[header + 1 :])
+    assert str(deep).replace(" ", "") in column.replace(" ", "")
+    row = next(csv.DictReader((folder / "new" / "folder" / "a.csv").read_text().splitlines()))
+    assert row["class"] == names[1]
+    assert not [each for each in recwarn if "missing from" in str(each.message)]
+
+
+def test_what_shows_nothing_is_doubtful_and_what_cannot_be_converted_is_set_aside(folder, capsys):
+    blank, lab, lost = (folder / "new" / name for name in ("blank.png", "lab.tif", "lost.tif"))
+    Image.new("L", (20, 20), 90).save(blank)
+    Image.new("LAB", (20, 20)).save(lab)
+    Image.fromarray(np.full((20, 20), np.nan, np.float32)).save(lost)
+    assert adapt(folder, "--predict", str(blank), str(lab), str(lost)) == 0
+    rows = {Path(row["file"]): row for row in csv.DictReader((folder / "answers.csv").read_text().splitlines())}
+    assert rows[blank]["doubtful"] == "yes"
+    assert "blank" in rows[blank]["error"]
+    assert "(LAB)" in rows[lab]["error"]
+    assert "not finite" in rows[lost]["error"]
+    assert "1 of them doubtful" in capsys.readouterr().out
+
+
+def told(probabilities):
+    """Answers on as many pictures of stripes."""
+    files = [Path(f"{i}.png") for i in range(len(probabilities))]
+    classes = tuple(f"class {i}" for i in range(probabilities.shape[1]))
+    support = [(Path("known.png"), i) for i in range(len(classes))]
+    pictures = np.tile(np.eye(6), (len(support) + len(files), 1, 1))
+    return Answers(classes, support, files, probabilities, {}, pictures)
+
+
+def test_next_best_is_another_class_in_a_tie(capsys):
+    show(told(np.array([[0.5, 0.5]])))
+    assert "class 1 50.0 %" in capsys.readouterr().out
+
+
+def test_the_sheet_of_very_many_classes_is_small_and_the_table_comes_first(tmp_path, monkeypatch):
+    answers = told(np.full((1, 3000), 1 / 3000))
+    began = time.process_time()
+    sheet = write(answers, tmp_path / "a.csv")
+    assert time.process_time() - began < 10
+    with Image.open(sheet) as page:
+        assert page.size[1] < 12_000
+    monkeypatch.setattr("metatower.adapters.folders.sheet", None)
+    with pytest.raises(TypeError):
+        write(answers, tmp_path / "b.csv")
+    assert (tmp_path / "b.csv").exists()
+
+
+def test_more_classes_than_the_learner_tells_apart_is_one_sentence(folder, capsys, monkeypatch):
+    learner = Descend(Supervised(MLP((400, 2), key=jax.random.key(0)), cross_entropy), sgd(0.1))
+    monkeypatch.setattr("metatower.adapters.folders.find_learner", lambda _: Found(learner, size=20, ink=True))
+    assert adapt(folder, "--predict", str(folder / "new")) == 2
+    assert "tells 2 classes apart, and there are 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", [MAMLGlyphs(), MetaGANGlyphs(), RL2Bandits()], ids=lambda recipe: recipe.name)
+def test_recipes_say_what_their_pictures_are(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("metatower.recipes.learners.recipe_of", lambda _: recipe)
+    monkeypatch.setattr("metatower.recipes.learners.load", lambda _: NearestNeighbour())
+    found = find_learner(tmp_path)
+    # bright strokes on dark ground, as the letters of the fonts are; none where there are no pictures
+    assert (found.size, found.ink) == ((None, False) if isinstance(recipe, RL2Bandits) else (recipe.size, True))
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -104,6 +190,9 @@ def _answers_there(folder):
         (_damaged_example, "ring-0.png is damaged"),
         (_answers_there, "is there already"),
         (lambda folder: ["--predict", str(folder / "nowhere.png")], "no picture"),
+        (lambda folder: ["--predict", str(folder / "new"), "--out", "."], "ends in .csv"),
+        (lambda folder: ["--predict", str(folder / "new"), "--out", str(folder / "a.xlsx")], "ends in .csv"),
+        (lambda folder: ["--predict", str(folder / "new"), "--out", str(folder / "known/bar/bar-0.png/a.csv")], "file"),
         (lambda folder: ["--predict", str(folder / "new"), "--learner", "magic"], "no learner 'magic'"),
     ],
 )

@@ -5,20 +5,23 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from metatower.adapters.adapted import Adapted
 from metatower.adapters.pictures import prepared
+from metatower.adapters.sheet import sheet
 from metatower.core.errors import UserError
 from metatower.recipes.learners import find_learner
 from metatower.tasks.arrays import pictures_by_class, pictures_in
-from metatower.training.files import check_unused, write_bytes, write_text
+from metatower.training.files import check_unused, make_folder, write_bytes, write_text, writing
 from metatower.training.progress import Progress
 
 SURE = 0.2
 """How far the best class must be ahead of the second, in probability, not to be doubtful."""
+BLANK = "the picture is blank: all of it has one shade"
 EXAMPLES, ANSWERS = 8, 60
 """Pictures on the sheet: of each class, and of those that were named, the doubtful first."""
 
@@ -44,10 +47,14 @@ class Answers:
         return np.argmax(self.probabilities, axis=1)
 
     @property
-    def doubtful(self) -> np.ndarray:
-        """Whether the best class is less than `SURE` ahead of the second, for each file."""
-        ordered = np.sort(self.probabilities, axis=1)
-        return ordered[:, -1] - ordered[:, -2] < SURE
+    def doubtful(self) -> Bool[np.ndarray, " file"]:
+        """Whether the best class is less than `SURE` ahead of the second, for each file; all blank ones are."""
+        return (_lead(self.probabilities) < SURE) | self.blank
+
+    @property
+    def blank(self) -> Bool[np.ndarray, " file"]:
+        """Whether a file shows nothing but one shade, which no class can be told by."""
+        return np.ptp(self.pictures[len(self.support) :], axis=(1, 2)) == 0
 
 
 def name_pictures(support: Path, predict: Sequence[Path], learner: str, show: Progress) -> Answers:
@@ -96,20 +103,22 @@ def name_pictures(support: Path, predict: Sequence[Path], learner: str, show: Pr
 
 
 def check_free(out: Path) -> Path:
-    """Where the picture sheet of a table will be.
+    """Where the picture sheet of a table will be; the folder of both is made if need be.
 
     Raises:
-        UserError: one of the two files is there already.
+        UserError: one of the two files is there already, the table is not called .csv, or the disk refuses.
     """
-    sheet = out.with_suffix(".png")
-    if out.suffix.lower() == ".png":
-        raise UserError(f"--out is the table, and {sheet} would be the picture sheet. Choose another name, like a.csv.")
-    check_unused(out, sheet)
-    return sheet
+    if out.suffix.lower() != ".csv":
+        raise UserError(f"--out is the table: expected a name that ends in .csv, like answers.csv, got {out}.")
+    beside = out.with_suffix(".png")
+    check_unused(out, beside)
+    make_folder(out.parent)
+    with writing(out), TemporaryFile(dir=out.parent):  # refused now, and not after the work is done
+        return beside
 
 
 def write(answers: Answers, out: Path) -> Path:
-    """Writes the table, and a picture sheet beside it.
+    """Writes the table, and then a picture sheet beside it.
 
     Returns:
         Where the sheet is.
@@ -117,43 +126,49 @@ def write(answers: Answers, out: Path) -> Path:
     Raises:
         UserError: one of the two files is there already, or cannot be written.
     """
-    sheet = check_free(out)
+    beside = check_free(out)
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(["file", "class", "probability", "doubtful", *(f"p({name})" for name in answers.classes), "error"])
-    for file, each, best, doubtful in _rows(answers):
-        shown = (f"{p:.6f}" for p in each)
-        table.writerow([file, answers.classes[best], f"{each[best]:.6f}", "yes" if doubtful else "no", *shown, ""])
+    for file, each, best, doubtful, blank in _rows(answers):
+        shown, error = (f"{p:.6f}" for p in each), BLANK if blank else ""
+        table.writerow([file, answers.classes[best], f"{each[best]:.6f}", "yes" if doubtful else "no", *shown, error])
     for file, reason in answers.unreadable.items():
         table.writerow([file, "", "", "", *[""] * len(answers.classes), reason])
-    drawn = _sheet(answers)
     write_text(out, text.getvalue())
-    write_bytes(sheet, drawn)
-    return sheet
+    write_bytes(beside, _sheet(answers))
+    return beside
 
 
 def show(answers: Answers) -> None:
     """Prints the answers as a table."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console, table = Console(), Table(box=None)
+    table = Table(box=None)
     for title in ("picture", "class", "probability", "next best", ""):
-        table.add_column(title, justify="right" if title == "probability" else "left")
-    for file, each, best, doubtful in _rows(answers):
-        second = int(np.argsort(each)[-2])
+        table.add_column(title, justify="right" if title == "probability" else "left", overflow="fold")
+    for file, each, best, doubtful, blank in _rows(answers):
+        # as `best` takes the first of those that are equal
+        second = int(np.argsort(-each, kind="stable")[1])
         next_best = f"{answers.classes[second]} {100 * each[second]:.1f} %"
-        note = "doubtful" if doubtful else ""
-        table.add_row(str(file), answers.classes[best], f"{100 * each[best]:.1f} %", next_best, note)
-    console.print(table, markup=False, soft_wrap=True)
+        note = "blank" if blank else "doubtful" if doubtful else ""
+        cells = (str(file), answers.classes[best], f"{100 * each[best]:.1f} %", next_best, note)
+        table.add_row(*map(Text, cells))  # as it is, whatever of markup or emoji a name may look like
+    Console(highlight=False).print(table)
     count = int(answers.doubtful.sum())
-    print(f"\n{len(answers.files)} pictures named, {count} of them doubtful (less than {100 * SURE:.0f} points ahead).")
+    print(
+        f"\n{len(answers.files)} pictures named, {count} of them doubtful (less than {100 * SURE:.0f} points ahead, or "
+        "blank)."
+    )
     for reason in answers.unreadable.values():
         print(f"set aside: {reason}")
 
 
 def _rows(answers: Answers):
-    return zip(answers.files, answers.probabilities, answers.best.tolist(), answers.doubtful.tolist(), strict=True)
+    said = (answers.best.tolist(), answers.doubtful.tolist(), answers.blank.tolist())
+    return zip(answers.files, answers.probabilities, *said, strict=True)
 
 
 def _files(given: Iterable[Path]) -> Iterable[Path]:
@@ -170,30 +185,26 @@ def _files(given: Iterable[Path]) -> Iterable[Path]:
 
 
 def _sheet(answers: Answers) -> bytes:
-    """The examples of each class, a row each, and below what was named, the doubtful first."""
-    from matplotlib.figure import Figure
+    numbers, learned = np.array([number for _, number in answers.support]), len(answers.support)
+    examples = [
+        (name, answers.pictures[np.flatnonzero(numbers == number)[:EXAMPLES]])
+        for number, name in enumerate(answers.classes)
+    ]
+    sureness = answers.probabilities.max(axis=1)
+    order = np.argsort(np.where(answers.blank, -1.0, _lead(answers.probabilities)), kind="stable")[:ANSWERS]
+    named = [
+        (
+            answers.pictures[learned + i],
+            answers.classes[answers.best[i]],
+            f"{100 * sureness[i]:.0f} %",
+            bool(answers.doubtful[i]),
+        )
+        for i in order
+    ]
+    return sheet(examples, named)
 
-    columns = 10
-    learned = len(answers.support)
-    ahead = np.sort(answers.probabilities, axis=1)
-    order = np.argsort(ahead[:, -1] - ahead[:, -2], kind="stable")[:ANSWERS]
-    rows = len(answers.classes) + -(-len(order) // columns)
-    figure = Figure(figsize=(columns * 1.0, rows * 1.25), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for each in axes.flat:
-        each.set_axis_off()
-    numbers = np.array([number for _, number in answers.support])
-    for number, name in enumerate(answers.classes):
-        for place, i in enumerate(np.flatnonzero(numbers == number)[:EXAMPLES]):
-            axes[number, place + 1].imshow(answers.pictures[i], cmap="gray", vmin=0, vmax=1)
-        axes[number, 0].text(0.95, 0.5, name[:14], ha="right", va="center", transform=axes[number, 0].transAxes)
-    for place, i in enumerate(order):
-        here = axes[len(answers.classes) + place // columns, place % columns]
-        here.imshow(answers.pictures[learned + i], cmap="gray", vmin=0, vmax=1)
-        best = answers.best[i]
-        label = f"{answers.classes[best][:12]}\n{100 * answers.probabilities[i, best]:.0f} %"
-        here.set_title(label, fontsize=7, color="firebrick" if answers.doubtful[i] else "black")
-    figure.suptitle("Above: learned from. Below: named; doubtful ones in red.", fontsize=9)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    return content.getvalue()
+
+def _lead(probabilities: Float[np.ndarray, "file way"]) -> Float[np.ndarray, " file"]:
+    """How far the best class is ahead of the second."""
+    ordered = np.sort(probabilities, axis=1)
+    return ordered[:, -1] - ordered[:, -2]
