@@ -36,7 +36,12 @@ def blobs(seed=0, classes=3, each=4, features=5):
 
 
 @parametrize_with_checks(
-    [FewShotClassifier("nearest-centroid"), FewShotClassifier("logistic-regression"), FewShotClassifier(R2D2(flat))]
+    [
+        FewShotClassifier(),
+        FewShotClassifier("nearest-centroid"),
+        FewShotClassifier("logistic-regression"),
+        FewShotClassifier(R2D2(flat)),
+    ]
 )
 def test_the_checks_of_scikit_learn(estimator, check):
     check(estimator)

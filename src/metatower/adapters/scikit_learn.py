@@ -31,6 +31,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     of any size and mode) or vectors `[n, features]`. Any number of classes, any number of examples of each. Vectors
     pass by the network of a learner: its head is fitted to them, standardised.
 
+    On vectors all checks of scikit-learn (`check_estimator`) hold that its tags ask for, with every learner that takes
+    any number of classes, the default among them. Not asked for are those of sparse matrices and missing values, which
+    it refuses, of weights of examples and of several labels at once, which it does not take. Learners whose network has
+    a fixed number of inputs and outputs (MAML) cannot pass them, as the checks feed vectors of many lengths. Pictures
+    are in no check of scikit-learn.
+
     Args:
         learner: a name of `metatower.recipes.learners.learners()`, the folder of a run or model, or any `Learner` of
             classes.
