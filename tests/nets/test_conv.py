@@ -178,7 +178,7 @@ def test_winograd_in_single_precision_is_as_exact_as_the_direct_way(x64):
 
 def test_features_of_two_blocks_are_joined():
     net = ConvNet(None, key=jax.random.key(0), channels=(2, 3, 4, 5), joined=True)
-    x = images(3, 28, 28, 1).astype(jnp.float32)
+    x = jax.random.normal(jax.random.key(1), (3, 28, 28, 1))
     *_, third, fourth, features = net.activations(x)
     assert third.shape == (3, 3, 3, 4)
     assert fourth.shape == (3, 2, 2, 5)  # 3x3 pixels, of which four quadruples are next to each other

@@ -45,6 +45,8 @@ def test_trains_and_is_judged_beside_baselines(tmp_path):
     assert set(rows) == {
         "reptile",
         "reptile, norms support",
+        "reptile, norms running",
+        "reptile, norms none",
         "the same, untrained",
         "nearest neighbour on pixels",
     }
