@@ -67,12 +67,12 @@ def test_only_the_transductive_mode_gives_something_away(kind):
         "imaml": ImplicitMAML(objective, 0.5, 0.1, 2),
     }[kind]
     table = compare_norms(learner, TASKS, training=TASKS, episodes=20)
-    assert [row.mode for row in table.rows] == ["transductive", "support", "running"]
+    assert [row.mode for row in table.rows] == ["transductive", "support", "running", "none"]
     gifts = {row.mode: row.gift for row in table.rows}
     assert gifts["transductive"].mean > 0.05  # one query by itself is normalised to nothing
-    for mode in ("support", "running"):
+    for mode in ("support", "running", "none"):
         np.testing.assert_allclose([gifts[mode].lo, gifts[mode].hi], 0, atol=1e-6)
-    assert str(table).count("%") == 9
+    assert str(table).count("%") == 12
 
 
 def test_a_learner_without_norms_is_told_so():
