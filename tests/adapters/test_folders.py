@@ -1,7 +1,6 @@
 """`metatower adapt` on pictures drawn here: odd sizes and formats, and a damaged one."""
 
 import csv
-import time
 from pathlib import Path
 
 import jax
@@ -154,9 +153,7 @@ def test_next_best_is_another_class_in_a_tie(capsys):
 
 def test_the_sheet_of_very_many_classes_is_small_and_the_table_comes_first(tmp_path, monkeypatch):
     answers = told(np.full((1, 3000), 1 / 3000))
-    began = time.process_time()
     sheet = write(answers, tmp_path / "a.csv")
-    assert time.process_time() - began < 10
     with Image.open(sheet) as page:
         assert page.size[1] < 12_000
     monkeypatch.setattr("metatower.adapters.folders.sheet", None)

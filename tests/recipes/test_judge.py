@@ -185,6 +185,17 @@ def test_omniglot(recipe, shots, model, capsys):
     assert "20 evaluation alphabets" in found["notes"][0]
 
 
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "ways"), [("of outputs", 3), ("of features", 20)])
+def test_one_shot_runs(name, ways, model, capsys):
+    if not (Path(os.environ.get("METATOWER_DATA", "")) / "omniglot.npz").is_file():
+        pytest.skip("METATOWER_DATA names no folder with omniglot.npz")
+    trained = model(Pictures()) if name == "of outputs" else "prototypical-omniglot"
+    found = evaluated(capsys, trained, "--tasks", "omniglot-one-shot")
+    assert f"Omniglot, {ways} characters of one alphabet" in found["notes"][0]
+    assert "one picture of each class" in complaint(capsys, trained, "--tasks", "omniglot-one-shot", "--shots", "2")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -189,6 +189,9 @@ def test_the_alphabet_split_is_the_official_one(real):
     assert data.members("test", "alphabets").sum() == 659
     assert data.members("train", "alphabets").sum() == 964 - 172
     assert set(VALIDATION_ALPHABETS) <= set(data.names)
+    # what the card of prototypical-omniglot says of the official one-shot runs
+    assert (data.members("test", "alphabets") & data.members("train", "vinyals")).sum() == 236
+    assert len(one_shot_runs("test", "vinyals")[1]) == 12
 
 
 @pytest.mark.data

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from metatower.core import Learner, State
+from metatower.core import Learner, Objective, State
 from metatower.core.errors import UserError
 from metatower.evaluation.diagnosis import answers
 from metatower.learners.features import FeatureLearner
@@ -130,8 +130,11 @@ def for_vectors(learner: Learner) -> Learner:
 
 
 def _passes_by_padding(learner: Any) -> bool:
-    # a minibatch would draw it, and what is made up from all inputs would be made from it
-    return isinstance(learner, FeatureLearner) or type(getattr(learner, "objective", None)) is Supervised
+    if isinstance(learner, FeatureLearner):
+        return True
+    objective = getattr(learner, "objective", None)
+    # by its exact type: what an objective of another kind makes up from its inputs would be made from padding too
+    return isinstance(objective, Objective) and type(objective.as_judge()) is Supervised
 
 
 def _room(count: int) -> int:

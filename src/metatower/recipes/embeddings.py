@@ -2,9 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
-
-import jax
+from typing import Any, ClassVar
 
 from metatower.core import Descend, Learner, Positive, lift
 from metatower.core.errors import UserError
@@ -93,9 +91,11 @@ class Ridge(Embedding):
         if self.joined and (self.stride == 2 or len(self.channels) < 2):
             raise UserError(f"{self.name}: --joined needs --stride 1 and at least two blocks (--channels).")
 
-    def net(self, outputs: int | None) -> ConvNet:
-        key, image = jax.random.key(self.seed), (self.size, self.size, 1)
-        return ConvNet(outputs, key=key, image=image, channels=self.channels, joined=self.joined, stride=self.stride)
+    def net(self, outputs: int | None, **options: Any) -> ConvNet:
+        return super().net(outputs, joined=self.joined, **options)
+
+    def about_training(self) -> str:
+        return super().about_training() + " Features of the last two blocks, joined." * self.joined
 
     def head(self, net: ConvNet) -> Learner:
         return R2D2(net)

@@ -82,10 +82,10 @@ class FewShot(Recipe):
     def about_training(self) -> str:
         """How it was trained, for the notes."""
 
-    def net(self, outputs: int | None) -> ConvNet:
-        """The network, with fresh weights."""
+    def net(self, outputs: int | None, **options: Any) -> ConvNet:
+        """The network, with fresh weights; `options` of `ConvNet` beside those that every recipe has."""
         key, image = jax.random.key(self.seed), (self.size, self.size, 1)
-        return ConvNet(outputs, key=key, image=image, channels=self.channels, stride=self.stride)
+        return ConvNet(outputs, key=key, image=image, channels=self.channels, stride=self.stride, **options)
 
     def data(self) -> Tasks:
         return self.tasks("train", self.train_ways, self.train_queries, self.shots)

@@ -13,7 +13,7 @@ import numpy as np
 from metatower.core import Learner, Tasks
 from metatower.core.errors import UserError
 from metatower.evaluation.conclusion import Conclusion
-from metatower.evaluation.episodes import Fixed, judged_on, scores_after
+from metatower.evaluation.episodes import Fixed, evaluate, judged_on, scores_after
 from metatower.evaluation.norms import in_every_mode
 from metatower.learners.features import FeatureLearner
 from metatower.nets import Examples, norms
@@ -47,6 +47,8 @@ class Takes:
     ways: int | None
     shots: int
     queries: int
+    most: int | None
+    """Classes that it can tell apart; None if any number, or if targets are numbers."""
 
     @property
     def size(self) -> int:
@@ -85,6 +87,7 @@ def judge(
             raise UserError(f"Expected --{name} of at least 1, got {number}.")
     if not 0 <= seed < 2**32:
         raise UserError(f"Expected --seed from 0 to 2**32 - 1, got {seed}.")
+    fresh, show = (seed + FRESH) % 2**32, show or Silent()
     folder = folder_of(Path(folder))
     recipe, learner = recipe_of(folder), load(folder)
     if recipe.judges_itself:
@@ -93,15 +96,14 @@ def judge(
                 f"A model of {recipe.name} acts in worlds, or on problems of its own: it has no --tasks, --ways, "
                 "--shots or --queries."
             )
-        fresh_ones: dict[str, Any] = {"episodes": episodes, "seed": (seed + FRESH) % 2**32, "show": show or Silent()}
-        return recipe.judge_fresh(learner, **fresh_ones)
+        return recipe.judge_fresh(learner, episodes=episodes, seed=fresh, show=show)
     takes = _takes(learner, recipe.shaped())
     if ways is not None and takes.ways is None:
         raise UserError("--ways is for models that tell classes apart; this one predicts numbers.")
-    if ways is not None and takes.ways is not None and ways > takes.ways and not isinstance(learner, FeatureLearner):
+    if ways is not None and takes.most is not None and ways > takes.most:
         raise UserError(
-            f"This model tells {takes.ways} classes apart, and {ways} ways were asked for. Ask for at most "
-            f"{takes.ways}, or train one with more."
+            f"This model tells {takes.most} classes apart, and {ways} ways were asked for. Ask for at most "
+            f"{takes.most}, or train one with more."
         )
     given: dict[str, Any] = {"ways": ways, "shots": shots, "queries": queries}
     given = {name: number for name, number in given.items() if number is not None}
@@ -116,29 +118,32 @@ def judge(
         episodes = 1000 if takes.height == 0 else 50
     final = getattr(recipe, "final_judged", None)
     learner = judged_on(learner, final) if takes.height and final else learner
-    fresh = (seed + FRESH) % 2**32
     # before its one step a learner of features has no answers
     steps = (learner.steps,) if isinstance(learner, FeatureLearner) else range(learner.steps + 1)
     how: dict[str, Any] = {"episodes": episodes, "seed": fresh, "show": show}
     scores = scores_after(learner, source, steps, title=f"judging on {tasks}", **how)
-    modes = {} if takes.height else in_every_mode(learner)
-    mine = {norm.mode for norm in norms(learner)}
-    notes = [words, _what_adapting_is(learner, takes)]
-    if modes:
-        notes.append(f"Norms in the mode {' and '.join(sorted(mine))}; beside it the same learner in other modes.")
-    conclusion = Conclusion(notes=notes)
+    conclusion = Conclusion(notes=[words, _what_adapting_is(learner, takes)])
     kind = "meta-step" if takes.height else "step"
     after, before = f"after {learner.steps} {kind}{'s' * (learner.steps != 1)}", "before adaptation"
     conclusion.add(after, {name: values[:, -1] for name, values in scores.items()}, unit)
     if not isinstance(learner, FeatureLearner):
         conclusion.add(before, {name: values[:, 0] for name, values in scores.items()}, unit)
         conclusion.compare(after, before)
-    for mode in [mode for mode in modes if {mode} != mine]:
-        name = f"{after}, norms {mode}"
-        found = scores_after(modes[mode], source, (learner.steps,), title=name, **how)
-        conclusion.add(name, {name: values[:, -1] for name, values in found.items()}, unit)
-        conclusion.compare(after, name)
+    if not takes.height:
+        _other_modes(conclusion, learner, source, after, how)
     return conclusion
+
+
+def _other_modes(conclusion: Conclusion, learner: Learner, source: Tasks, after: str, how: dict[str, Any]) -> None:
+    """The same learner on the same tasks, its norms in other modes: what they give away."""
+    mine = {norm.mode for norm in norms(learner)}
+    if mine:
+        conclusion.notes.append(f"Norms in the mode {' and '.join(sorted(mine))}; beside it, in the other modes.")
+    for mode, each in in_every_mode(learner).items():
+        if {mode} != mine:
+            name = f"{after}, norms {mode}"
+            conclusion.add(name, evaluate(each, source, title=name, **how), "task")
+            conclusion.compare(after, name)
 
 
 def _what_adapting_is(learner: Learner, takes: Takes) -> str:
@@ -205,7 +210,8 @@ def _one_shot(takes: Takes, given: dict[str, int], scheme: str) -> tuple[Tasks, 
         raise UserError(f"{ONE_SHOT} is for models of storey 0 that take grey pictures.")
     if given.get("shots", 1) != 1 or given.get("queries", 1) != 1:
         raise UserError(f"{ONE_SHOT} has one picture of each class to learn from and one to be judged on.")
-    tasks, alphabets = one_shot_runs("test", scheme, ways=given.get("ways", WAYS), size=takes.size)
+    ways = given.get("ways", min(WAYS, takes.most or WAYS))
+    tasks, alphabets = one_shot_runs("test", scheme, ways=ways, size=takes.size)
     words = (
         f"Omniglot, {tasks.ways} characters of one alphabet, one drawing of each by one person to learn from and one "
         f"by another to be judged on, of {', '.join(alphabets)}. {_KEPT_BACK[scheme]}"
@@ -285,7 +291,8 @@ def _takes(learner: Learner, like: Tasks) -> Takes:
         raise UserError(f"The tasks of this model, {type(like).__name__}, do not say how many shots they have.")
     classes = not jnp.issubdtype(examples.y.dtype, jnp.floating)
     ways = getattr(layout, "ways", None)
-    return Takes(learner.height, examples.x.shape[1:], classes, ways, layout.shots, layout.queries)
+    most = None if isinstance(learner, FeatureLearner) else ways
+    return Takes(learner.height, examples.x.shape[1:], classes, ways, layout.shots, layout.queries, most)
 
 
 def _examples(tasks: Tasks) -> tuple[Examples, Any]:

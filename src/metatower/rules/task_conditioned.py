@@ -8,8 +8,8 @@ from metatower.core import Rule, State, pick
 from metatower.core.leaves import Selector
 
 STEEP = 10.0
-"""What the network sees are means times this, squashed. A hundred times steeper, its rates leapt from step to step and
-the loss after a run was more than twice as high."""
+"""What the network sees are means times this, squashed. Where it is steep, small differences become large ones within a
+run, and training breaks."""
 LIMIT = 2.0
 """By how much, in logarithms, the network may change the length of a step."""
 
