@@ -67,6 +67,17 @@ class Terms(eqx.Module):
     """Standard deviation of what is added to fingerprints."""
 
 
+class Times(NamedTuple):
+    """Numbers of steps in which something changes; arrays, so that trainings of any length share their programs."""
+
+    warm: Int[Array, ""]
+    """In which λ_a rises from 0."""
+    cool: Int[Array, ""]
+    """In which the temperature of the gates falls from 1 to 0.3."""
+    explore: Int[Array, ""]
+    """In which the share of random structures falls from 1 to 0."""
+
+
 class Gates(NamedTuple):
     """How structures are drawn at this point of the training."""
 
@@ -108,8 +119,7 @@ class MetaGANTrainer(Learner):
         distributions, tasks, context: per step; tasks to be judged on, and to be read, of each.
         pairs: elites and generated networks that the discriminator compares per step.
         bank, fresh, every, long: elites in the bank; how many enter, after how many steps; Adam steps for each.
-        warm, cool: steps in which λ_a rises, and in which the temperature of the gates falls from 1 to 0.3.
-        explore: steps in which the share of random structures falls from 1 to 0.
+        times: when what changes in the course of the training (`Constant` of `Times`).
         credit: how operations are credited, "score" or "straight-through".
         shared: the mesh axis over which distributions and pairs are spread; set by `metatower.core.sharding`.
     """
@@ -118,6 +128,7 @@ class MetaGANTrainer(Learner):
     discriminator: Discriminator
     rules: dict[str, Rule]
     terms: Constant
+    times: Constant
     probes: Constant
     like: Constant
     distributions: int = eqx.field(static=True, default=8)
@@ -128,9 +139,6 @@ class MetaGANTrainer(Learner):
     fresh: int = eqx.field(static=True, default=4)
     every: int = eqx.field(static=True, default=8)
     long: int = eqx.field(static=True, default=100)
-    warm: int = eqx.field(static=True, default=500)
-    cool: int = eqx.field(static=True, default=2000)
-    explore: int = eqx.field(static=True, default=0)
     credit: Literal["score", "straight-through"] = eqx.field(static=True, default="straight-through")
     steps: int = eqx.field(static=True, default=1)
     shared: str | None = eqx.field(static=True, default=None)
@@ -162,8 +170,9 @@ class MetaGANTrainer(Learner):
         )
         drawn = jax.vmap(elites.draw)(keys_pair)
         real = jax.vmap(self._real)(drawn, keys_pair)
-        cooled = jnp.minimum(1.0, state.count / self.cool)
-        random = 1 - state.count / self.explore if self.explore else jnp.zeros(())
+        times: Times = value(self.times)
+        cooled = jnp.minimum(1.0, state.count / times.cool)
+        random = jnp.where(times.explore > 0, 1 - state.count / jnp.maximum(times.explore, 1), 0.0)
         gates = Gates(1 - 0.7 * cooled, random)
 
         def generator(leaves):
@@ -204,7 +213,7 @@ class MetaGANTrainer(Learner):
         adversarial = relativistic(says(fake, context), says(real, context))
         after, distance, cost = jnp.mean(losses, axis=0), jnp.mean(distance), jnp.mean(cost)
         loss = after @ terms.after - terms.diversity * distance + terms.cost * cost - terms.usage * entropy
-        loss += terms.adversarial * jnp.minimum(1.0, count / self.warm) * adversarial
+        loss += terms.adversarial * jnp.minimum(1.0, count / value(self.times).warm) * adversarial
         credit = jnp.mean(credit)
         loss += credit - jax.lax.stop_gradient(credit)
         metrics = {"loss": after[-1], "loss after 1 step": after[min(1, len(after) - 1)], "loss before": after[0]}
@@ -349,6 +358,9 @@ def meta_gan_trainer(
     penalty: float = 0.1,
     noise: float = 0.05,
     after: tuple[float, ...] | None = None,
+    warm: int = 500,
+    cool: int = 2000,
+    explore: int = 0,
     **options: Any,
 ) -> MetaGANTrainer:
     """A fresh `MetaGANTrainer`.
@@ -359,6 +371,7 @@ def meta_gan_trainer(
         rules: for "generator" and "discriminator".
         after: weights of the query losses after 0, 1, ... inner steps; half on the first step and half on the last if
             None.
+        warm, cool, explore: see `Times`.
         others: see `Terms` and `MetaGANTrainer`.
     """
     steps = learner.base.steps
@@ -373,4 +386,7 @@ def meta_gan_trainer(
     size = len(fingerprint(learner.base.objective, task.support, probes))
     context = len(learner.encode.leave.bias) + 1
     judge = Discriminator(size, context, key=key)
-    return MetaGANTrainer(learner, judge, rules, Constant(terms), Constant(probes), Constant(task), **options)
+    times = Times(*(jnp.asarray(steps, jnp.int32) for steps in (warm, cool, explore)))
+    return MetaGANTrainer(
+        learner, judge, rules, Constant(terms), Constant(times), Constant(probes), Constant(task), **options
+    )

@@ -35,7 +35,7 @@ def spread(hyper: PyTree, leaves: list[Array], name: str) -> list[Array | float]
     return numbers
 
 
-def half_cosine(count: Array, begin: int, end: int) -> Array:
+def half_cosine(count: Array, begin: int | Array, end: int | Array) -> Array:
     """What falls from 1 to 0 along half a cosine while `count` goes from `begin` to `end`.
 
     >>> half_cosine(jnp.array([0, 10, 15, 20, 30]), 10, 20).round(3).tolist()

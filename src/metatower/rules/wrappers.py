@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from metatower.core import Rule, State, names, pick, put, value
-from metatower.core.leaves import constant_unless_array
+from metatower.core.leaves import Constant, constant_unless_array
 from metatower.rules.common import half_cosine
 
 
@@ -66,23 +66,20 @@ class Clip(Rule):
 class Anneal(Rule):
     """Moves as `rule` does, times a factor that falls from 1 to 0 along half a cosine between two steps.
 
-    Loshchilov & Hutter 2017 ("SGDR", equation 5, without restarts), for whatever the wrapped rule's rates are.
+    Loshchilov & Hutter 2017 ("SGDR", equation 5, without restarts), for whatever the wrapped rule's rates are. The two
+    steps are arrays, so that trainings of any length share their compiled programs.
     """
 
     rule: Rule
-    begin: int = eqx.field(static=True)
-    end: int = eqx.field(static=True)
-
-    def __check_init__(self):
-        if not 0 <= self.begin < self.end:
-            raise ValueError(f"anneal: expected 0 <= begin < end, got begin {self.begin} and end {self.end}.")
+    begin: Constant
+    end: Constant
 
     def start(self, leaves: list[Array]) -> Counted:
         return Counted(jnp.zeros((), jnp.int32), self.rule.start(leaves))
 
     def step(self, state: Counted, leaves: list[Array], gradient: list[Array]) -> tuple[State, list[Array]]:
         inner, moved = self.rule.step(state.rule, leaves, gradient)
-        factor = half_cosine(state.count, self.begin, self.end)
+        factor = half_cosine(state.count, value(self.begin), value(self.end))
         leaves = [(old + factor * (new - old)).astype(old.dtype) for old, new in zip(leaves, moved, strict=True)]
         return Counted(state.count + 1, inner), leaves
 
@@ -175,8 +172,14 @@ def clip(rule: Rule, norm: PyTree = 1.0) -> Clip:
 
 
 def anneal(rule: Rule, end: int, begin: int = 0) -> Anneal:
-    """`rule` whose steps shrink to nothing from step `begin` to step `end`, along half a cosine."""
-    return Anneal(rule, begin, end)
+    """`rule` whose steps shrink to nothing from step `begin` to step `end`, along half a cosine.
+
+    Raises:
+        ValueError: `begin` is below 0, or not before `end`.
+    """
+    if not 0 <= begin < end:
+        raise ValueError(f"anneal: expected 0 <= begin < end, got begin {begin} and end {end}.")
+    return Anneal(rule, *(Constant(jnp.asarray(step, jnp.int32)) for step in (begin, end)))
 
 
 def rescaled(rule: Rule) -> Rescaled:
