@@ -24,10 +24,11 @@ def page(found: dict[str, Any]) -> str:
 
 def _section(content: dict[str, Any]) -> list[str]:
     on = content["machine"]
+    planned = f" (planned: {content['minutes']:g})" if "minutes" in content else ""
     lines = [
         f"## {content['families'].capitalize()}",
         "",
-        f"`{content['command']}`, {content['seconds'] / 60:.0f} minutes on {on['cores']} cores ({on['cpu']}). "
+        f"`{content['command']}`, {content['seconds'] / 60:.0f} minutes{planned} on {on['cores']} cores ({on['cpu']}). "
         + " ".join([content["about"], *content["left-out"]]),
         "",
         *(f"- {each[0].upper()}{each[1:]}" for each in verdicts(content)),

@@ -17,6 +17,7 @@ Writes `benchmarks/results/white-box.json`, a row as soon as it is measured; `--
 
 import argparse
 import dataclasses
+import itertools
 import json
 import sys
 import time
@@ -35,8 +36,8 @@ from metatower.evaluation import interval
 from metatower.evaluation.episodes import adaptation_scores, episode_keys
 from metatower.gradients import Evolution, Unrolled
 from metatower.learners import Guided
-from metatower.nets.controller import ManagerWorker
-from metatower.nets.schedulers import Schedule
+from metatower.nets.controller import EXPLORE, FOCUS, GAIN, PER_BIN, ManagerWorker, set_out
+from metatower.nets.schedulers import Exp3, Schedule
 from metatower.tasks.binned import Binned
 from metatower.training import train
 
@@ -206,15 +207,30 @@ def tasks(quick: bool) -> dict:
         Evolution(8, 0.1),
     )
     nothing = Schedule(jnp.array(0), jnp.zeros(3))
-    rows = {}
-    for name, policy, where in (
-        ("guided", ours.controller, family), ("all bins in turn", nothing, family), ("oracle", nothing, clean),
-        ("guided, before training", controller, family),
-    ):  # fmt: skip
+
+    def needed(policy, where=family, seed=1):
         runner = dataclasses.replace(ours, controller=policy, rewarded=False)
-        losses = adaptation_scores(runner, where, episodes=50, seed=1, steps=100, chunk=50)["loss"]
+        losses = adaptation_scores(runner, where, episodes=50, seed=seed, steps=100, chunk=50)["loss"]
         below = losses <= THRESHOLD * losses[:, :1]
-        rows[name] = np.where(below.any(axis=1), below.argmax(axis=1), losses.shape[1])
+        return np.where(below.any(axis=1), below.argmax(axis=1), losses.shape[1])
+
+    # what needs no training: the best on other distributions
+    by_gain = [
+        set_out(controller, 0, (0.0, 0.0, 0.0), EXPLORE, jnp.zeros(PER_BIN).at[GAIN].set(weight / controller.unit))
+        for weight in (3.0, 10.0, 30.0, 60.0)
+    ]
+    bandits = [
+        Exp3(*(jnp.asarray(x) for x in (rate, mixed, progress)), jnp.array(0), jnp.array(routine), jnp.zeros(3), BINS)
+        for rate, mixed, progress, routine in itertools.product(
+            (0.3, 1.0, 3.0), (0.01, 0.1), (0.0, 1.0), (EXPLORE, FOCUS)
+        )
+    ]
+    thumb, bandit = (min(each, key=lambda policy: needed(policy, seed=2).mean()) for each in (by_gain, bandits))
+    rows = {
+        "guided": needed(ours.controller), "all bins in turn": needed(nothing), "oracle": needed(nothing, clean),
+        "guided, before training": needed(controller), "rule of thumb, bins by gain, untrained": needed(thumb),
+        "learning-progress bandit, tuned": needed(bandit),
+    }  # fmt: skip
     speed = rows["all bins in turn"].mean() / rows["guided"].mean()
     gained = (rows["all bins in turn"] - rows["guided"]).mean() / (rows["all bins in turn"] - rows["oracle"]).mean()
     return {

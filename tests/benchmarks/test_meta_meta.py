@@ -25,7 +25,7 @@ def comparison(families: str, difference: float, metric: str = "loss"):
         "paired": [{**pair, "against": each, "families": families, "split": "fresh"} for each in against],
         "best-baseline": {"ours, fresh": "pooled MAML + K"},
         "planned": {
-            "steps": {"ours": 7}, "heads": {}, "pooled_steps": 2, "pooled_total": 9, "searched": 3, "flops": 1e9,
+            "steps": {"ours": 70}, "heads": {}, "pooled_steps": 2, "pooled_total": 9, "searched": 3, "flops": 1e9,
             "tuned_on": 2, "episodes": 4, "judged": 5, "far": 2,
         },
     }  # fmt: skip
@@ -52,6 +52,18 @@ def test_a_gain_is_told_as_one_and_the_lack_of_it_too():
     points = page(collected({}, [comparison("glyphs", 0.1, "accuracy")], []))
     assert "has 10.0 points more accuracy [5.0, 15.0], against" in points
     assert "| **ours** | 50.00 | 25.00 [15.00, 35.00] | 37.50 | 2 |" in points
+
+
+def test_too_few_steps_and_unequal_compute_are_told():
+    content = comparison("functions", 0.2)
+    content["planned"] |= {"steps": {"ours": 7}, "spent": {"ours": 2.8e9, "pooled MAML": 1.02e9}}
+    told = page(collected({}, [{**content, "minutes": 5.0}], []))
+    assert "(after 7 storey-2 steps only: too few to judge it by), against the best" in told
+    assert "1e+09, its start included (but ours 2.8 times that: no equal compute)" in told
+    assert "2 minutes (planned: 5) on" in told
+    fair = page(collected({}, [comparison("functions", 0.2)], []))
+    assert "too few" not in fair
+    assert "no equal compute" not in fair
 
 
 def test_the_page_is_that_of_the_file():

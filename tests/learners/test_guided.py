@@ -14,7 +14,8 @@ from metatower import Descend, Expected, Task, Tasks, adam, clip, lift, sgd
 from metatower.core import pick
 from metatower.gradients import Evolution, ScoreFunction
 from metatower.learners import Guided
-from metatower.nets.controller import EXPLORE, FOCUS, POLISH, PROGRESS, ManagerWorker, at_rest, set_out
+from metatower.nets.controller import EXPLORE, FOCUS, POLISH, PROGRESS, ManagerWorker, Option, at_rest, set_out
+from metatower.nets.policy import Categorical
 from metatower.nets.schedulers import Exp3, RandomChoice, Schedule
 from metatower.tasks.binned import Binned
 from metatower.training import train
@@ -306,6 +307,61 @@ def test_reinforce_credits_the_drawn_choices_and_nothing_else():
     )(learner.controller)
     for x in jax.tree.leaves(fixed):
         np.testing.assert_array_equal(x, 0)
+
+
+class Drawing(Schedule):
+    """A manager that draws the number of inner steps, and prefers bins, by logits that are learned."""
+
+    bins: jax.Array = dataclasses.field(default_factory=lambda: jnp.zeros(2))
+    choices: jax.Array = dataclasses.field(default_factory=lambda: jnp.zeros(2))
+
+    def manage(self, memory, seen, *, key):
+        choices = Categorical(self.choices)
+        inner = choices.sample(key)
+        return None, Option(self.bins, inner, jnp.array(FOCUS)), choices.log_probability(inner)
+
+
+def drawing(bins, choices, **options) -> Guided:
+    """Runs on bowls whose weight moves, so that the two choices matter."""
+    controller = Drawing(jnp.array(0), jnp.zeros(3), None, jnp.array(bins), jnp.array(choices))
+    return bowls(controller, **{"choices": (0, 2), "batch": 1, "rewarded": True, **options})
+
+
+@pytest.mark.parametrize(("steps", "every", "batch", "drawn"), [(1, 1, 1, 2), (2, 1, 3, 8), (4, 2, 1, 6), (3, 2, 2, 8)])
+def test_every_draw_counts_once(steps, every, batch, drawn):
+    """All draws are from two alike: one per option, which holds for `every` steps, and one per task of each step."""
+    learner = drawing([0.0, 0.0], [0.0, 0.0], steps=steps, every=every, batch=batch)
+    state = learner.adapt(Two(number(1.0)), key=key(0))
+    np.testing.assert_allclose(learner.log_probability(state), -drawn * np.log(2.0), rtol=1e-6)
+
+
+def test_the_score_function_is_the_slope_of_the_expected_return():
+    """One meta-step on one task: four outcomes, whose probabilities and returns are worked out one by one."""
+    leaves, rule = (jnp.array([0.4, -0.3]), jnp.array([-0.2, 0.5])), sgd(0.2)
+
+    def on(bins, choices, **options) -> Guided:
+        return dataclasses.replace(drawing(bins, choices, steps=1, **options), rule=rule)
+
+    family = Worlds(number(1.0))
+    sure = [[30.0, -30.0], [-30.0, 30.0]]
+    lost = np.array([
+        [float(dataclasses.replace(Expected(on(b, c), 1)).loss(family, key=key(0))[0]) for c in sure] for b in sure
+    ])  # fmt: skip
+    assert np.ptp(lost) > 0.1
+    exact = jax.grad(lambda pair: jax.nn.softmax(pair[0]) @ jnp.asarray(lost) @ jax.nn.softmax(pair[1]))(leaves)
+
+    def estimate(pair, key):
+        learner = dataclasses.replace(
+            on(*(jnp.zeros(2),) * 2), controller=Drawing(jnp.array(0), jnp.zeros(3), None, *pair)
+        )
+        objective = dataclasses.replace(Expected(learner, 1), gradient=ScoreFunction(16))
+        return objective.loss(family, key=key)[0]
+
+    found = jax.jit(jax.vmap(jax.grad(estimate), (None, 0)))(leaves, jax.random.split(key(1), 2000))
+    for ours, theirs in zip(found, exact, strict=True):
+        error = np.std(ours, axis=0) / np.sqrt(len(ours))
+        assert np.all(np.abs(theirs) > 8 * error), "an estimate as wide as the slope tests nothing"
+        assert np.all(np.abs(np.mean(ours, axis=0) - theirs) < 4 * error)
 
 
 class _Family(Tasks):

@@ -236,6 +236,23 @@ def test_what_not_every_step_does_counts_by_its_mean_and_searches_count(monkeypa
     assert budgets == [0, planned.evaluations["pooled MAML"] * planned.pooled_steps // planned.pooled_total]
 
 
+def test_a_short_training_searches_less_beside_its_steps():
+    recipe = family_recipe("hierarchical", grounds.ground("functions"), searched_on=24)
+    besides = recipe.flops_besides()
+    assert recipe.lowered(besides) == {}
+    less = recipe.lowered(besides / 3)
+    assert less == {"start_searched": recipe.start_searched // 3, "gate": recipe.gate // 3}
+    assert dataclasses.replace(recipe, **less).flops_besides() <= besides / 3
+    assert family_recipe("meta-optimisation", grounds.ground("functions")).lowered(0.0) == {}
+
+
+def test_no_budget_is_unknown():
+    planned = dataclasses.replace(PLANNED, spent={"recurrent": 2e9})
+    assert _budget("recurrent", planned, {"recurrent": "recurrent"}) == 20  # twice what pooled MAML has
+    assert _budget("meta-gan", planned, {"meta-gan": "meta-gan"}) == 10
+    assert _budget("hierarchical", planned, {"hierarchical": "hierarchical"}) == 40
+
+
 def test_prototypes_have_the_same_compute_as_all():
     where, name = grounds.ground("glyphs"), "meta-optimised-prototypes"
     planned = plan(Asked("glyphs", minutes=1.0, quick=True, only=(name,)), where, Silent())
@@ -275,6 +292,7 @@ def test_on_glyphs_the_settings_are_those_of_the_main_job():
         (["--families", "nowhere.py"], "nowhere.py is no file"),
         (["--families", "function"], "takes `functions`, `glyphs`, or a Python file"),
         (["--only", "meta-optimised-prototypes"], "the tasks have no labels"),
+        (["--only"], "--only: expected one or more names of families, got none"),
         (["--only", "meta"], "no family 'meta'. Choose from meta-optimisation"),
         (["--seeds", "1", "1"], "different numbers"),
         (["--budget", "0"], "minutes above 0"),

@@ -73,6 +73,13 @@ def test_a_folder_under_a_file(counter, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_field_that_is_missing_is_one_sentence(tmp_path):
+    files.write_json(tmp_path / "a.json", {"there": 1})
+    assert files.read_json(tmp_path / "a.json", ("there",)) == {"there": 1}
+    with pytest.raises(UserError, match=r"has no 'gone': damaged, or of another version\. Move it away"):
+        files.read_json(tmp_path / "a.json", ("there", "gone"))
+
+
 def test_json_that_every_reader_accepts(tmp_path):
     content = {
         "nan": float("nan"),

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -113,6 +114,18 @@ def test_sigterm_interrupts_inside_the_context_only():
     with pytest.raises(KeyboardInterrupt):
         ask()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_lost_interrupt_comes_again(monkeypatch):
+    """As where the signal comes while a callback of JAX runs, which swallows errors."""
+    monkeypatch.setattr(runtime, "AGAIN", 0.05)
+    with runtime.interrupted_by_sigterm():
+        for number in range(3):
+            with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+                if number == 0:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+    time.sleep(0.2)  # nobody is interrupted any more, and SIGTERM would end the process
 
 
 def test_second_interrupt_raises():

@@ -55,6 +55,10 @@ BASELINES = {
     "storey 2 frozen at its start": "what the family sets out from, without its own training.",
     "shuffled": "what the family has learned, put in the wrong places: if that is as good, it has learned nothing.",
 }
+UNEVEN = 0.05
+"""Relative difference in operations from which trainings are not said to be equal in compute."""
+FEW = 50
+"""Steps of storey 2 below which a verdict says how few they were."""
 SHOWN = 5
 """Baselines beside the families in a plot."""
 
@@ -80,6 +84,8 @@ def verdicts(content: dict[str, Any]) -> list[str]:
         if row["against"] == BEST and row["metric"] == DECIDES[content["metric"]]:
             best = content["best-baseline"][f"{row['name']}, {row['split']}"]
             said = _verdict((row["difference"], *row["ci95"]), content["metric"])
+            if (steps := content["planned"]["steps"].get(row["name"], FEW)) < FEW:
+                said += f" (after {report.plural(steps, 'storey-2 step')} only: too few to judge it by)"
             out.append(f"{row['name']}, {row['split']}: {said}, against the best of its baselines, {best}.")
     return out
 
@@ -118,8 +124,12 @@ def cell(row: dict[str, Any] | None, content: dict[str, Any], ends: bool = True)
 def notes(content: dict[str, Any]) -> list[str]:
     """How exactly it was compared, in sentences."""
     planned, seeds = content["planned"], content["results"][0]["seeds"]
+    shares = {name: spent / planned["flops"] for name, spent in planned.get("spent", {}).items()}
+    uneven = [f"{name} {share:.2g} times that" for name, share in shares.items() if abs(share - 1) > UNEVEN]
     return [
-        f"Each training had the same number of floating-point operations, {planned['flops']:.2g}, its start included: "
+        f"Each training had the same number of floating-point operations, {planned['flops']:.2g}, its start included"
+        + f" (but {', '.join(uneven)}: no equal compute)" * bool(uneven)
+        + ": "
         + ", ".join(f"{steps:,} storey-2 steps for {name}" for name, steps in planned["steps"].items())
         + f"; {planned['pooled_total']:,} steps for pooled MAML, {planned['searched']:,} candidates for random search, "
         f"each on {planned['tuned_on']} distributions. The families set out from pooled MAML after "
@@ -131,7 +141,8 @@ def notes(content: dict[str, Any]) -> list[str]:
         "Intervals: hierarchical bootstrap over seeds and, within them, distributions; tasks are averaged before. With "
         "one seed they say nothing of other training runs. Differences are paired, distribution by distribution.",
         f"The speed-up is K over the meta-steps until the {content['metric']} is what tuned MAML has after K, as the "
-        "mean of the middle half of the distributions; a run that does not get there within K counts as 0.",
+        "mean of the middle half of the distributions; a run that does not get there within K counts as 0. As curves "
+        "go up and down, tuned MAML itself has more than 1 by this.",
         "Rates and schedules of the baselines were chosen on validation distributions, none on those judged on.",
         *content["notes"],
     ]

@@ -61,13 +61,16 @@ def _planned(asked: Asked, where: Ground, folder: Path, show: Progress) -> Plann
     about = {name: list(each) if isinstance(each, tuple) else each for name, each in about.items()}
     path = folder / PLAN
     if path.exists():
-        there = read_json(path)
+        there = read_json(path, ("asked", "planned"))
         other = [f"{n} = {there['asked'].get(n)} (now {about[n]})" for n in about if there["asked"].get(n) != about[n]]
         if other:
             raise UserError(f"{folder} holds another comparison: {', '.join(other)}. Choose another --out.")
-        if set(there["planned"]) != {each.name for each in dataclasses.fields(Planned)}:
-            raise UserError(f"{folder} holds a comparison by another version of metatower. Choose another --out.")
-        return Planned(**there["planned"])
+        try:
+            return Planned(**there["planned"])
+        except TypeError as error:
+            raise UserError(
+                f"{folder} holds a comparison by another version of metatower. Choose another --out."
+            ) from error
     if any(not each.name.startswith(".") and each.name != run.ELAPSED for each in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no comparison. Choose another folder with --out.")
     planned = plan(asked, where, show)

@@ -1,7 +1,8 @@
 """What `metatower compare` is asked for, and how long each contestant trains so that all have the same compute."""
 
+import dataclasses
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,6 +27,8 @@ MARGIN = 0.8
 LEAST = 0.3
 """Of the whole time, what trainings and judgements get at least, however much is kept for compiling. So that a budget
 which compiling alone would use up still gives a table, if a late one."""
+BESIDES = 0.3
+"""Of a family's operations, what its searches beside its steps may take at most."""
 LEAST_TRAINING = 0.02
 """Of the whole time, what each contestant trains for at least, however long all is judged; likewise."""
 SLOWER_RUNS = 2.0
@@ -66,7 +69,7 @@ class Asked:
         if unknown:
             raise UserError(f"There is no family {unknown[0]!r}. Choose from {', '.join(FAMILIES)}.")
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
-            raise UserError(f"Expected --seeds as different numbers, got {' '.join(map(str, self.seeds))}.")
+            raise UserError(f"Expected --seeds as different numbers, got {' '.join(map(str, self.seeds)) or 'none'}.")
         if not all(0 <= seed < 2**32 for seed in self.seeds):
             raise UserError(f"Expected --seeds from 0 to 2**32 - 1, got {' '.join(map(str, self.seeds))}.")
         if not (np.isfinite(self.minutes) and self.minutes > 0):
@@ -130,6 +133,10 @@ class Planned:
     """Held-out distributions of each kind, and for each seed."""
     judged: int
     """Tasks of each of them that a run is judged on."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """Floating-point operations of each training: not the same for all where some cannot be that short."""
+    lowered: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Options of families, where what these do beside their steps would take too much of a short training."""
 
 
 def plan(asked: Asked, where: Ground, show: Progress) -> Planned:
@@ -157,20 +164,25 @@ def plan(asked: Asked, where: Ground, show: Progress) -> Planned:
     trained = {name: max(1, round(flops / one)) for name, one in heads.items()}
     head_start = max(1, round(where.start_share * trained.get(feature_baselines.PROTOTYPES, 0)))
     steps, evaluations = {}, {"pooled MAML": pooled_total * base.pooled_batch * base.inner_steps}
+    spent, lowered = {"pooled MAML": pooled_total * pooled_flops}, {}
     for name, family in families.items():
         recipe = family_recipe(name, where, seed=asked.seeds[0], searched_on=tuned_on)
+        if options := recipe.lowered(BESIDES * flops):
+            lowered[name], recipe = options, dataclasses.replace(recipe, **options)
         begun = pooled_steps if family.from_pooled else 0
-        spent = head_start * heads[feature_baselines.PROTOTYPES] if family.by_features else begun * pooled_flops
-        steps[name] = max(1, round((flops - spent - recipe.flops_besides()) / recipe.flops_of_step()))
+        begun_flops = head_start * heads[feature_baselines.PROTOTYPES] if family.by_features else begun * pooled_flops
+        steps[name] = max(1, round((flops - begun_flops - recipe.flops_besides()) / recipe.flops_of_step()))
+        spent[name] = begun_flops + steps[name] * recipe.flops_of_step() + recipe.flops_besides()
         gradients = recipe.evaluations()
         start = begun * base.pooled_batch * base.inner_steps
         evaluations[name] = None if gradients is None else start + steps[name] * gradients
     searched = max(2, round(flops / (tuned_on * a_run)))
+    spent["random search"] = searched * tuned_on * a_run
     met = base.meta_steps * base.meta_batch + base.judged
     evaluations["random search"] = searched * tuned_on * base.inner_steps * met
     return Planned(
         flops, pooled_steps, pooled_total, searched, steps, trained, head_start, evaluations, tuned_on, far, episodes,
-        judged,
+        judged, spent, lowered,
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ class Contest:
     chosen: str = ""
     """What was tuned to what, in a sentence."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Families whose training stopped being finite, and where."""
+    """Who stopped being finite in training, and where."""
 
 
 def one_seed(
@@ -81,7 +81,7 @@ def _families(contest: Contest, planned: Planned, where: Ground, options: dict, 
     for number, (name, steps) in enumerate(planned.steps.items()):
         words = f"{name} (family {number + 1} of {len(planned.steps)}), {steps:,} steps"
         show.note(f"seed {options['seed']}: {words}")
-        recipe = family_recipe(name, where, **{**options, "steps": steps})
+        recipe = family_recipe(name, where, **{**options, "steps": steps, **planned.lowered.get(name, {})})
         place = folder / name
         if not (place / "baselines").exists():
             make_folder(place)
@@ -91,14 +91,19 @@ def _families(contest: Contest, planned: Planned, where: Ground, options: dict, 
         try:
             artefact = _trained(recipe, name, place, run.CONFIG if where.rebuilds else "meta.json", show)
         except NonFinite as error:
-            why = "it needs examples of every class in each support set" if FAMILIES[name].by_features else str(error)
-            contest.failed[name] = f"{name} is in no table. Seed {options['seed']}: {why}"
-            show.note(contest.failed[name])
+            _left_out(contest, name, options["seed"], error, FAMILIES[name].by_features, show)
             continue
         ours, *ablations = recipe.compared(artefact, place, show).items()
         contest.contestants[name] = ours[1]
         contest.contestants |= {f"{name}: {what}": learner for what, learner in ablations}
         contest.parents |= {name: name, **{f"{name}: {what}": name for what, _ in ablations}}
+
+
+def _left_out(contest: Contest, name: str, seed: int, error: NonFinite, by_features: bool, show: Progress) -> None:
+    """Remembers who could not be trained, so that the page says it."""
+    perhaps = " (A classifier by features needs examples of every class in each support set.)" if by_features else ""
+    contest.failed[name] = f"{name} is in no table. Seed {seed}: {error}{perhaps}"
+    show.note(contest.failed[name])
 
 
 def _trained(recipe: Any, name: str, folder: Path, record: str, show: Progress) -> Learner:
@@ -134,8 +139,8 @@ def _baselines(contest: Contest, planned: Planned, where: Ground, base: Any, fol
         forget_programs()
         try:
             head = feature_baselines.pooled(base, name, net, steps, folder, show)
-        except NonFinite:
-            show.note(f"{name}: left out, as it needs examples of every class in each support set.")
+        except NonFinite as error:
+            _left_out(contest, name, base.seed, error, True, show)
         else:
             usual |= {name: head, f"{name} + K": feature_baselines.then_k(base, name, head, folder, show)[0]}
     contest.contestants |= usual
@@ -174,7 +179,7 @@ def _judged(
 
 
 def _read(path: Path) -> Measured:
-    content = read_json(path)
+    content = read_json(path, ("curves", "far"))
     arrays = {
         part: values and {name: np.asarray(each, np.float64) for name, each in values.items()}
         for part, values in content.items()

@@ -63,6 +63,7 @@ def concluded(
         "about": where.words,
         "left-out": asked.left_out(where),
         "metric": where.metric,
+        "minutes": asked.minutes,
         "seconds": seconds,
         "meta_steps": where.common["meta_steps"],
         "planned": dataclasses.asdict(planned),
@@ -77,18 +78,23 @@ def concluded(
     return content
 
 
-def _budget(name: str, planned: Planned, parents: dict[str, str]) -> int | None:
-    """Base-learner gradient evaluations in the training of a contestant."""
+def _budget(name: str, planned: Planned, parents: dict[str, str]) -> int:
+    """Base-learner gradient evaluations in the training of a contestant.
+
+    Of families whose tower does not tell, as many as pooled MAML has for the same number of operations.
+    """
     if name in parents and FAMILIES[parents[name]].by_features:
         return 0
     if name in parents and not name.endswith("frozen at its start"):
-        return planned.evaluations[parents[name]]
+        told = planned.evaluations[parents[name]]
+        spent = planned.spent.get(parents[name], planned.flops) / planned.flops
+        return round(spent * (planned.evaluations["pooled MAML"] or 0)) if told is None else told
     if name == "default MAML" or name.removesuffix(" + K") in planned.heads:
         return 0
     if name in parents and not FAMILIES[parents[name]].from_pooled:
         return 0  # frozen at its start, which is fresh
     if name.startswith("pooled MAML"):
-        return planned.evaluations["pooled MAML"]
+        return planned.evaluations["pooled MAML"] or 0
     if name == "MAML, rates from random search":
-        return planned.evaluations["random search"]
+        return planned.evaluations["random search"] or 0
     return (planned.evaluations["pooled MAML"] or 0) * planned.pooled_steps // planned.pooled_total

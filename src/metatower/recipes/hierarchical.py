@@ -182,6 +182,11 @@ class Hierarchical(MAMLBaselines):
         searched = self.start_searched + (rules if rules > 1 else 0)  # one rule alone is not searched for
         return (searched * self.searched_on + 2 * self.gate) * self._flops_of_run
 
+    def lowered(self, flops: float) -> dict[str, int]:
+        share = flops / self.flops_besides()
+        searched, gate = (max(2, int(share * number)) for number in (self.start_searched, self.gate))
+        return {"start_searched": searched, "gate": gate} if share < 1 else {}
+
     @cached_property
     def _flops_of_run(self) -> float:
         a_step = step_flops(self.guided(static(DEFAULT_CHOICE)), self._one_of(self.data()))

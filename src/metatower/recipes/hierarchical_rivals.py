@@ -34,6 +34,7 @@ FoundSchedule = tuple[list[float], int, list[float]]
 BANDIT_SEED = 404
 BANDIT_RATES, BANDIT_MIXED = (0.3, 1.0, 3.0), 0.1
 STATIC_FILE, THUMB_FILE = "static.json", "thumb.json"
+WEIGHT = "logits per unit of gain"
 
 
 def static(inner: int, drift: Sequence[float] = STILL) -> Schedule:
@@ -86,8 +87,8 @@ def best_thumb(
         runs = {weight: recipe.guided(decided(each), maml, logs) for weight, each in candidates.items()}
         best = recipe._best(runs, recipe.searched_on, SEARCH_SEED, show, "rules of thumb") if len(runs) > 1 else 0.0
         make_folder(path.parent)
-        write_json(path, {"logits per unit of gain": best})
-    return candidates[read_json(path)["logits per unit of gain"]]
+        write_json(path, {WEIGHT: best})
+    return candidates[read_json(path, (WEIGHT,))[WEIGHT]]
 
 
 def best_bandit(recipe: Any, schedules: list[Guided], show: Progress) -> Guided:

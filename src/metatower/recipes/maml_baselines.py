@@ -55,6 +55,8 @@ class MAMLBaselines(Recipe):
 
     chunk: ClassVar[int] = CHUNK
     """Distributions that are judged at the same time."""
+    pooled_weight_rate: ClassVar[float] = POOLED_WEIGHT_RATE
+    """Adam's step size for the weights of pooled MAML."""
     may_be_zero: ClassVar[tuple[str, ...]] = ("outer_decay",)
     """Options among the floating-point ones that need not be above zero."""
 
@@ -138,6 +140,11 @@ class MAMLBaselines(Recipe):
     def flops_besides(self) -> float:
         """Of what is searched and judged before and after the steps, to train the artefact."""
         return 0.0
+
+    def lowered(self, flops: float) -> dict[str, int]:
+        """The options that have to be lower for `flops_besides` to be at most so many, as far as that can be."""
+        del flops
+        return {}
 
     def evaluations(self) -> int | None:
         """Base-learner gradients that one storey-2 step evaluates; None if nobody knows."""
@@ -230,7 +237,7 @@ class MAMLBaselines(Recipe):
         Its rates are constant until storey 2 sets out from it, and then fall to zero as storey 2's do.
         """
         maml = self.maml()
-        weights = (lambda objective: objective.learner.objective, POOLED_WEIGHT_RATE)
+        weights = (lambda objective: objective.learner.objective, self.pooled_weight_rate)
         rates = rates_for(Expected(maml), POOLED_RATE_RATE, overrides=(weights,), learned=False)
         end = self.pooled_steps + max(1, self.pooled_extra)
         rule = anneal(clip(adam(rates), POOLED_CLIP), begin=self.pooled_steps, end=end)
@@ -341,7 +348,7 @@ class MAMLBaselines(Recipe):
 def chosen_once(path: Path | None, choose: Callable[[], tuple[float, float]]) -> tuple[float, float]:
     """What was chosen, from the file of an earlier session if it is there."""
     if path is not None and path.exists():
-        first, second = read_json(path)["chosen"]
+        first, second = read_json(path, ("chosen",))["chosen"]
         return float(first), float(second)
     chosen = choose()
     if path is not None:

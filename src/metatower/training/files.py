@@ -71,11 +71,11 @@ def to_json(content: Any, **how: Any) -> str:
     return json.dumps(_plain(content), allow_nan=False, ensure_ascii=False, **how)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+def read_json(path: Path, needs: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The JSON object in a file, which has the fields that are needed.
 
     Raises:
-        UserError: missing, unreadable, or not a JSON object.
+        UserError: missing, unreadable, not a JSON object, or without such a field.
     """
     try:
         content = json.loads(Path(path).read_bytes().decode())
@@ -87,6 +87,10 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid JSON ({error}): damaged, or not a file of this library.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(content).__name__}: not a file of this library.")
+    if lacking := [name for name in needs if name not in content]:
+        raise UserError(
+            f"{path} has no {lacking[0]!r}: damaged, or of another version. Move it away: what it held is made again."
+        )
     return content
 
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 import jax
 import jaxlib
@@ -22,6 +22,8 @@ from metatower.core.places import cache_folder
 
 _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = -4, -1, -2
 """Options of `mallopt`, from <malloc.h>."""
+AGAIN = 5.0
+"""Seconds after which somebody who is still there after a SIGTERM is interrupted once more."""
 MAPPINGS = 20_000
 """Mappings of memory after which programs are forgotten: one job more may then add 45,000."""
 
@@ -133,17 +135,34 @@ def machine() -> str:
 def interrupted_by_sigterm() -> Generator[None]:
     """Inside this context SIGTERM is a KeyboardInterrupt, as Ctrl-C is, where it would have ended the process.
 
-    Not for a process that waits for others: no handler runs while it does.
+    The error is raised again every `AGAIN` seconds until the context is left: where a signal comes while JAX collects
+    garbage, its callback loses the error. Not for a process that waits for others: no handler runs while it does.
     """
+    left, leaving = threading.Event(), threading.Lock()
 
+    def again():
+        while not left.wait(AGAIN):
+            with leaving:
+                if not left.is_set():
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+    def handle(number: int, frame: FrameType | None):
+        if not repeating:
+            repeating.append(threading.Thread(target=again, daemon=True))
+            repeating[0].start()
+        signal.default_int_handler(number, frame)
+
+    repeating: list[threading.Thread] = []
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, handle)
     try:
         yield
     finally:
+        with leaving:
+            left.set()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
