@@ -1,9 +1,9 @@
 """How strong pooled MAML can be made: `python -m benchmarks.pooled_rivals`.
 
 The baseline that storey 2 has to beat on functions is trained with one step size for its weights and on the plain
-squared error. Here it is trained with others, and on the logarithm of the loss, as storey 2 is; each has its own outer rate,
-momentum and schedule, and the best of all is chosen on validation distributions. Storey 2, as its recipe trains it, is
-judged beside them. Writes `benchmarks/results/pooled-rivals.json`.
+squared error. Here it is trained with others, and on the logarithm of the loss, as storey 2 is; each has its own outer
+rate, momentum and schedule, and the best of all is chosen on validation distributions. Storey 2, as its recipe trains
+it, is judged beside them. Writes `benchmarks/results/pooled-rivals.json`.
 """
 
 import argparse
