@@ -53,8 +53,8 @@ def test_the_policy_is_trained_and_judged_beside_its_ablations_and_the_scheduler
     kept = json.loads((tmp_path / "run" / "baselines" / "static.json").read_text())
     more = str(2 + recipe._runs_worth // 2)
     # for the start, and with the policy's budget on top
-    assert set(kept) == {"2 drifting", more, f"{more} drifting"}
-    assert (kept[more][2], kept[f"{more} drifting"][2][2]) == ([0.0, 0.0, 0.0], 0.0)
+    assert set(kept) == {"2 drifting 3", more, f"{more} drifting 3"}
+    assert (kept[more][2], kept[f"{more} drifting 3"][2][2]) == ([0.0, 0.0, 0.0], 0.0)
     assert recipe._runs_worth > 2 * 2 * 2  # a gradient costs more than its runs
     assert json.loads((tmp_path / "run" / "baselines" / "thumb.json").read_text()).popitem()[1] in (0, *recipe.thumbs)
 

@@ -57,7 +57,7 @@ def compare(asked: Asked, folder: Path, show: Progress, command: str, *, began: 
 
 def _planned(asked: Asked, where: Ground, folder: Path, show: Progress) -> Planned:
     """The plan of this folder; made if there is none."""
-    about: dict[str, Any] = {**dataclasses.asdict(asked), "file": where.digest}
+    about: dict[str, Any] = {**dataclasses.asdict(asked), "data": where.digest}
     about = {name: list(each) if isinstance(each, tuple) else each for name, each in about.items()}
     path = folder / PLAN
     if path.exists():

@@ -68,7 +68,7 @@ class Ground:
     rebuilds: bool = False
     """Whether recipes make the same by themselves, so that a model can be loaded like that of a run."""
     digest: str | None = None
-    """Of the file that it comes from."""
+    """Checksum of what it is made from, the pictures or a file, if there is such a thing."""
 
 
 def functions(recipe: OptimisedMAMLFunctions | None = None) -> Ground:
@@ -115,6 +115,7 @@ def glyphs(recipe: OptimisedMAMLGlyphs | None = None) -> Ground:
         start_share=0.5,
         adapted=recipe.adapted,
         features=lambda seed: MLP(sizes, key=jax.random.key(seed)),
+        digest=recipe.fingerprint(),
     )
 
 

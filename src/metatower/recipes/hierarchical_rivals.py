@@ -56,7 +56,7 @@ def best_schedule(
     """
     path = folder / "baselines" / STATIC_FILE
     kept = read_json(path) if path.exists() else {}
-    which = f"{count} drifting" if drift else str(count)
+    which = f"{count} drifting {drift:g}" if drift else str(count)
     if which not in kept:
         rng = np.random.default_rng(recipe.seed)
         draws = [((0.0, 0.0, -9.0), DEFAULT_CHOICE, STILL)]
