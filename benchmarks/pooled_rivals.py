@@ -9,7 +9,6 @@ it, is judged beside them. Writes `benchmarks/results/pooled-rivals.json`.
 import argparse
 import dataclasses
 import itertools
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -46,21 +45,22 @@ def main() -> None:
     """Trains the rivals and storey 2, and judges all on the same distributions."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=Path("runs") / "pooled-rivals", help="where trainings are kept")
     given = parser.parse_args()
     setup()
     show, runs, tuned = progress("plain"), {}, {}
-    with tempfile.TemporaryDirectory() as folder:
-        for rate, relative in itertools.product(RATES, (False, True)):
-            name = f"pooled MAML, weights at {rate:g}" + ", log-loss" * relative
-            recipe, place = rival(rate, relative)(seed=given.seed), Path(folder) / name
-            pooled = recipe._pooled(recipe.pooled_steps + recipe.pooled_extra, place, show)
-            rates = recipe._tuned_pooled(pooled, show, place)[1]
-            runs[name] = recipe._scheduled_pooled(pooled, rates, show, place)[0]
-            tuned[name] = recipe._score(runs[name], recipe.tuned_on, TUNING_SEED, show, "on validation")
-        recipe, place = OptimisedMAMLFunctions(seed=given.seed), Path(folder) / USUAL
-        tower = recipe.begin(recipe.learner(), place, show)
-        state = train(tower, recipe.data(), steps=recipe.steps, seed=recipe.seed, title=OURS, show=show)
-        runs[OURS] = recipe.artefact(tower, state)
+    for rate, relative in itertools.product(RATES, (False, True)):
+        name = f"pooled MAML, weights at {rate:g}" + ", log-loss" * relative
+        recipe, place = rival(rate, relative)(seed=given.seed), given.runs / f"{rate:g}{'-log' * relative}-{given.seed}"
+        recipe._start(place, show)  # as storey 2 sets out from it, in the case of the usual one
+        pooled = recipe._pooled(recipe.pooled_steps + recipe.pooled_extra, place, show)
+        rates = recipe._tuned_pooled(pooled, show, place)[1]
+        runs[name] = recipe._scheduled_pooled(pooled, rates, show, place)[0]
+        tuned[name] = recipe._score(runs[name], recipe.tuned_on, TUNING_SEED, show, "on validation")
+    recipe, place = OptimisedMAMLFunctions(seed=given.seed), given.runs / f"{RATES[0]:g}-{given.seed}"
+    tower = recipe.begin(recipe.learner(), place, show)
+    state = train(tower, recipe.data(), steps=recipe.steps, seed=recipe.seed, title=OURS, show=show)
+    runs[OURS] = recipe.artefact(tower, state)
     losses = {
         (name, label): np.asarray(recipe._judge(run, family, recipe.episodes, recipe.seed, show, name)["loss"])
         for label, family in recipe.judged_on().items()
