@@ -3,7 +3,8 @@
     metatower compare meta-meta --families examples/06_your_own_family.py --quick
 
 A distribution is a line with a slope, a bend and a noise of its own; its tasks differ in where the line starts.
-"train" has gentle slopes, "test" steep ones of the other sign.
+"train" has gentle slopes, "test" steep ones of the other sign. For classification give `Examples(x, y, ways=mask)`:
+integer labels from 0, and a boolean mask with one entry per class.
 
     python examples/06_your_own_family.py [--smoke]
 """
@@ -24,11 +25,12 @@ class Lines(Tasks):
     bend: Array
     noise: Array
     pool: Array
-    """0 or 1: lines that start below or above zero. The two pools share no task."""
+    """0 or 1: two halves of the same starts, every other of 20 strips. They share no task."""
 
     def sample(self, key):
         key_start, key_x, key_noise = jax.random.split(key, 3)
-        start = jax.random.uniform(key_start) - 1 + self.pool
+        strip, within = jnp.divmod(10 * jax.random.uniform(key_start), 1.0)
+        start = (2 * strip + self.pool + within) / 10 - 1
         x = jax.random.uniform(key_x, (15, 1), minval=-2.0, maxval=2.0)
         y = start + self.slope * x + self.bend * jnp.abs(x)
         seen = y[:5] + self.noise * jax.random.normal(key_noise, (5, 1))

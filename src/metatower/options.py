@@ -281,8 +281,9 @@ class Compare:
       def family(split: str) -> metatower.Tasks     for "train", "validation" and "test"
 
     whose tasks are pairs of distributions of tasks: `Task(support=Tasks, query=Tasks)`, one to learn from, one to be
-    judged on. It may have `hidden = (40, 40)`, and `def objective(seed)` for a network of your own. The file is run.
-    examples/06_your_own_family.py is one.
+    judged on. Tasks hold `Examples(x, y)`; for classification `Examples(x, y, ways=mask)`, with integer labels from 0
+    and a boolean mask with one entry per class. The file may have `hidden = (40, 40)`, and `def objective(seed)` for a
+    network of your own. It is run. examples/06_your_own_family.py is one.
 
     examples:
       metatower compare meta-meta --families functions
