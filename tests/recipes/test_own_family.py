@@ -1,5 +1,6 @@
 """A family from a Python file: what works, and what is said of files that do not."""
 
+import sys
 from pathlib import Path
 
 import jax
@@ -37,7 +38,7 @@ class Family(Tasks):
         a = self.a * jax.random.normal(key)
         return Task(Points(a), Points(a))
 def family(split):
-    return Family(jnp.ones(()))
+    return Family(jnp.array(2.0 if split == "test" else 1.0))
 """
 
 
@@ -102,6 +103,26 @@ def test_it_is_said_where_runs_are_judged_on_the_tasks_that_they_learn_from(text
     assert (SHARED in of_file(read(file(tmp_path, text))).words) == shared
 
 
+@pytest.mark.parametrize("labels", [False, True])
+def test_it_is_said_how_few_distributions_there_are(labels, tmp_path):
+    text = two(target="(x[:, 0] > self.a).astype(int)", ways="jnp.ones(2, bool)") if labels else two()
+    assert "Only" not in of_file(read(file(tmp_path, text))).words
+    few = text.replace("jax.random.normal(key)\n", "jax.random.randint(key, (), 1, 4)\n").replace("2.0 if", "-1.0 if")
+    assert "Only 3 different ones among 32" in of_file(read(file(tmp_path, few))).words
+
+
+def test_a_file_may_import_its_neighbour_and_errors_of_relative_paths_have_lines(tmp_path, monkeypatch):
+    (tmp_path / "my_neighbour_of_families.py").write_text(FUNCTIONS)
+    file(tmp_path, "from my_neighbour_of_families import family\n")
+    before = list(sys.path)
+    monkeypatch.chdir(tmp_path)
+    assert read(Path("mine.py")).inputs == 1
+    assert sys.path == before
+    file(tmp_path, "import metatower\n1 / 0\n")
+    with pytest.raises(UserError, match=r"^mine.py cannot be run: .*\(line 2\)"):
+        read(Path("mine.py"))
+
+
 def test_the_file_may_choose_the_network(tmp_path):
     own = read(file(tmp_path, FUNCTIONS + "hidden = (7, 5)\n"))
     assert [layer.bias.size for layer in own.objective(0, (40,)).net.layers] == [7, 5, 1]
@@ -138,6 +159,25 @@ def objective(seed):
         (two(target="x[:, 0]"), r"targets have shape \(4,\)"),
         (two(target="x[:, :1] / 0"), "not finite"),
         (two().replace("jax.random.normal(key, (8,", "jnp.ones((8,"), "the same task for every key"),
+        (two(target="(x[:, 0] > self.a) * 1.0", ways="jnp.ones(2, bool)"), "labels are float32, not integers"),
+        (two(target="x[:, 0] > self.a", ways="jnp.ones(2, bool)"), "labels are bool, not integers"),
+        (
+            two(target="jnp.arange(len(x)) % 3", ways="3").replace(
+                "from metatower.nets import Examples",
+                "from collections import namedtuple\nExamples = namedtuple('Examples', 'x y ways')",
+            ),
+            "`ways` is an int, not a boolean mask with one entry per class",
+        ),
+        (two(target="1 + jnp.arange(len(x)) % 3", ways="jnp.ones(3, bool)"), "some labels are not in 0"),
+        (two(target="jnp.arange(len(x)) % 3 - 1", ways="jnp.ones(3, bool)"), "some labels are not in 0"),
+        (two(target="jnp.where(self.a < -1, 2, 0) + jnp.arange(8) % 2", ways="jnp.ones(2, bool)"), "some labels"),
+        (two(target="jnp.where(self.a < -1, jnp.nan, x)"), "some distributions have tasks with numbers that are not"),
+        (two(target="x * np.random.rand()").replace("import jax,", "import numpy as np, jax,"), "for the same key"),
+        (two().replace("self.a * jax.random.normal(key)", "self.a"), "every key gives the same distribution"),
+        (
+            two().replace("2.0 if", "1.0 if"),
+            r"family\('test'\) has distributions of family\('train'\).*use `split`",
+        ),
         (two("(2, 2)"), r"inputs of shape \(2, 2\).*objective\(seed\)"),
         (two(target="(x[:, 0] > self.a).astype(int)"), r"labels whose number.*objective\(seed\)"),
         (two(target="float(self.a) * x[:, :1]"), "raised ConcretizationTypeError.*pure function that JAX can trace"),
@@ -188,7 +228,8 @@ def test_a_manager_chooses_among_the_sources_that_distributions_of_a_file_have(t
         "from metatower.tasks.binned import CorruptedFamily\n"
         "from metatower.tasks.functions import FunctionFamily\n\n\n"
         "def family(split):\n"
-        "    return CorruptedFamily(FunctionFamily(('sinusoid',), pools=2), (0.5,), bins=3)\n"
+        "    kind = 'step' if split == 'test' else 'sinusoid'\n"
+        "    return CorruptedFamily(FunctionFamily((kind,), pools=2), (0.5,), bins=3)\n"
     )
     recipe = family_recipe("hierarchical", of_file(read(path)))
     assert (recipe.bins, recipe.thumbs) == (3, HierarchicalRL.thumbs)

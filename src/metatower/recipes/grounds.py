@@ -16,7 +16,7 @@ from metatower.recipes.maml_baselines import MAMLBaselines
 from metatower.recipes.on_functions import Criterion
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
 from metatower.recipes.optimised_maml_glyphs import OptimisedMAMLGlyphs
-from metatower.recipes.own_family import SPLITS, OwnFamily, read
+from metatower.recipes.own_family import DRAWN, SPLITS, OwnFamily, read
 from metatower.tasks.binned import Binned
 
 COMMON = (
@@ -29,6 +29,8 @@ SHARED = (
     "distribution another pool than its support."
 )
 """Said of families where it is so."""
+FEW = " Only {} different ones among {} drawn for training: intervals count each as often as it recurs."
+"""Said of families with few distributions."""
 TUNED = ("distributions", "judged", "weight_rate", "rate_rate", "decay_rate", "run_clip", "relative", "learn")
 """Options of meta-optimisation that were tuned for the recipe of each ground, and are taken from there."""
 
@@ -127,6 +129,7 @@ def of_file(own: OwnFamily) -> Ground:
     return Ground(
         own.path.stem,
         f"The families of {own.path.name}: fresh distributions of its training split, and its test split."
+        + (FEW.format(own.different, DRAWN) if own.different < DRAWN else "")
         + (SHARED if own.one_pool else ""),
         own.splits,
         lambda seed: own.objective(seed, common["hidden"]),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +19,8 @@ from metatower.core.errors import UserError
 from metatower.nets import MLP, Supervised, cross_entropy, squared_error
 
 SPLITS = ("train", "validation", "test")
+DRAWN = 32
+"""Distributions of each split that are looked at."""
 EXPECTED = (
     "`def family(split: str) -> Tasks`, whose tasks are pairs of distributions, `Task(support: Tasks, query: Tasks)`"
 )
@@ -38,6 +41,8 @@ class OwnFamily:
     labels: bool
     ways: int | None
     """How many labels there can be, where tasks say so."""
+    different: int
+    """How many different distributions `DRAWN` keys give for training."""
 
     def objective(self, seed: int, hidden: tuple[int, ...]) -> Objective:
         """The file's network, or an MLP of so many hidden units that fits the tasks."""
@@ -99,7 +104,8 @@ def read(path: Path) -> OwnFamily:
         what = f"inputs of shape {x}" if len(x) != 1 else "labels whose number it does not say (`Examples.ways`)"
         raise UserError(f"{path}: its tasks have {what}; add `def objective(seed)`, a network with its loss, to it.")
     outputs = (classes or 1) if labels else math.prod(y)
-    own = OwnFamily(path, splits, hidden, build, math.prod(x), outputs, labels, classes if labels else None)
+    different = _look_at_many(path, splits)
+    own = OwnFamily(path, splits, hidden, build, math.prod(x), outputs, labels, classes if labels else None, different)
     _try(path, own)
     return own
 
@@ -115,10 +121,15 @@ def _run(path: Path) -> Any:
         raise UserError(f"{path} is not a Python file: its name has to end in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and annotations look their module up
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)  # it may import its neighbours
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise UserError(f"{path} cannot be run: {_said(error, path)}.") from error
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
     return module
 
 
@@ -152,9 +163,17 @@ def _shapes(path: Path, split: str, tasks: Tasks) -> tuple[tuple, tuple, bool, i
                 _check(_is_finite(part.x) and _is_finite(part.y), "a task has numbers that are not finite")
                 _check(jnp.issubdtype(part.x.dtype, jnp.floating), f"inputs are {part.x.dtype}, not floating-point")
                 ways = getattr(part, "ways", None)
+                mask = ways is None or (getattr(ways, "ndim", None) == 1 and ways.dtype == bool)
+                _check(
+                    mask, f"`ways` is {_kind(ways)}, not a boolean mask with one entry per class: `jnp.ones(3, bool)`"
+                )
                 labels = bool(jnp.issubdtype(part.y.dtype, jnp.integer))
+                numbers = ways is None and part.y.dtype != bool
+                _check(labels or numbers, f"labels are {part.y.dtype}, not integers: try `y.astype(int)`")
                 _check(labels or part.y.ndim > 1, f"targets have shape {part.y.shape}; expected [examples, numbers]")
                 found.append((part.x.shape[1:], part.y.shape[1:], labels, None if ways is None else len(ways)))
+        once, again = (_numbers(_tasks(tasks, key, key)) for _ in range(2))
+        _check(once == again, "`sample(key)` gives other tasks for the same key: draw with `jax.random`, from it alone")
         both = [world.support.sample(k) for k in jax.random.split(key, 2)]
         same = [np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, both), strict=True)]
         _check(not all(same), "a distribution gives the same task for every key: draw with `jax.random` from the key")
@@ -170,6 +189,67 @@ def _shapes(path: Path, split: str, tasks: Tasks) -> tuple[tuple, tuple, bool, i
             "function that JAX can trace."
         ) from error
     return found[0]
+
+
+def _look_at_many(path: Path, splits: dict[str, Tasks]) -> int:
+    """Check tasks of many distributions of each split; how many of those of training differ."""
+    keys = jax.random.split(jax.random.key(1), DRAWN)
+    look = eqx.filter_jit(lambda tasks: jax.vmap(lambda key: _look(tasks, key))(keys))
+    seen = {}
+    for split, tasks in splits.items():
+        try:
+            fine, *found = jax.device_get(look(tasks))
+            drawn, marks = (
+                [_numbers(jax.tree.map(lambda leaf, n=n: leaf[n], each)) for n in range(DRAWN)] for each in found
+            )
+            _check(bool(fine["finite"].all()), "some distributions have tasks with numbers that are not finite")
+            _check(bool(fine["labels"].all()), "some labels are not in 0, ..., len(ways) - 1: count classes from 0")
+            _check(len(set(drawn)) > 1, "every key gives the same distribution: draw with `jax.random` from the key")
+            # equal labels alone do not make equal distributions
+            seen[split] = set(zip(drawn, marks, strict=True))
+        except UserError as error:
+            raise UserError(f"{path}: in family({split!r}), {error}.") from error
+        except Exception as error:
+            raise UserError(
+                f"{path}: sampling from family({split!r}) in a compiled program raised {_said(error, path)}."
+            ) from error
+    for split in ("train", "validation"):
+        if seen[split] & seen["test"]:
+            raise UserError(
+                f"{path}: family('test') has distributions of family({split!r}), so that they are not held out: let "
+                "`family` use `split`, and keep ranges or lists of distributions apart."
+            )
+    return len(seen["train"])
+
+
+def _look(tasks: Tasks, key: Any) -> tuple[dict[str, Any], Any, Any]:
+    """What is fine in tasks of one distribution, their numbers, and marks of what the distribution holds."""
+    drawn, fine = _tasks(tasks, key, jax.random.key(2)), {"finite": jnp.array(True), "labels": jnp.array(True)}
+    for part in (part for task in drawn for part in (task.support, task.query)):
+        weight = getattr(part, "weight", None)
+        counts = jnp.ones(len(part.x), bool) if weight is None else weight != 0  # padding may hold anything
+        for values in (part.x, part.y):
+            finite = jnp.isfinite(values).reshape(len(values), -1).all(1)
+            fine["finite"] &= jnp.all(finite | ~counts)
+        ways = getattr(part, "ways", None)
+        if ways is not None:
+            inside = ((part.y >= 0) & (part.y < len(ways))).reshape(len(part.y), -1).all(1)
+            fine["labels"] &= jnp.all(inside | ~counts)
+    held = [_plain(leaf).ravel() for leaf in jax.tree.leaves(eqx.filter(tasks.sample(key), eqx.is_array))]
+    return fine, drawn, [jnp.sum(each * jnp.cos(jnp.arange(each.size))) for each in held]
+
+
+def _tasks(tasks: Tasks, key: Any, of: Any) -> tuple[Any, Any]:
+    world: Any = tasks.sample(key)
+    return world.support.sample(of), world.query.sample(of)
+
+
+def _plain(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+def _numbers(tree: Any) -> bytes:
+    return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))
 
 
 def _try(path: Path, own: OwnFamily) -> None:
@@ -209,7 +289,10 @@ def _kind(value: Any) -> str:
 
 def _said(error: BaseException, path: Path) -> str:
     """The error in a few words, with the line of the file where it came up."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    here = path.resolve()
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == here
+    ]
     line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else lines[-1] if lines else None
     words = str(error.msg if isinstance(error, SyntaxError) else error).strip().splitlines()
     said = f"{type(error).__name__}{f': {words[0]}' if words else ''}"
