@@ -204,9 +204,10 @@ def _look_at_many(path: Path, splits: dict[str, Tasks]) -> int:
             )
             _check(bool(fine["finite"].all()), "some distributions have tasks with numbers that are not finite")
             _check(bool(fine["labels"].all()), "some labels are not in 0, ..., len(ways) - 1: count classes from 0")
-            _check(len(set(drawn)) > 1, "every key gives the same distribution: draw with `jax.random` from the key")
             # equal labels alone do not make equal distributions
             seen[split] = set(zip(drawn, marks, strict=True))
+            same = len(seen[split]) == 1
+            _check(not same, "every key gives the same distribution: draw with `jax.random` from the key")
         except UserError as error:
             raise UserError(f"{path}: in family({split!r}), {error}.") from error
         except Exception as error:
