@@ -121,6 +121,10 @@ def test_a_file_may_import_its_neighbour_and_errors_of_relative_paths_have_lines
     file(tmp_path, "import metatower\n1 / 0\n")
     with pytest.raises(UserError, match=r"^mine.py cannot be run: .*\(line 2\)"):
         read(Path("mine.py"))
+    (tmp_path / "my_broken_neighbour_of_families.py").write_text("\n\n\ndef (")
+    file(tmp_path, "\nimport my_broken_neighbour_of_families\n")
+    with pytest.raises(UserError, match=r"SyntaxError.*\(line 2\)"):
+        read(Path("mine.py"))
 
 
 def test_the_file_may_choose_the_network(tmp_path):

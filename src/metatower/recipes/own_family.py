@@ -294,7 +294,9 @@ def _said(error: BaseException, path: Path) -> str:
     lines = [
         frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == here
     ]
-    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).resolve() == here:
+        lines.append(error.lineno)
+    line = lines[-1] if lines else None
     words = str(error.msg if isinstance(error, SyntaxError) else error).strip().splitlines()
     said = f"{type(error).__name__}{f': {words[0]}' if words else ''}"
     return f"{said.rstrip('.')}{f' (line {line})' if line else ''}"
