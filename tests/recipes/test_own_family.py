@@ -175,6 +175,7 @@ def objective(seed):
         (two(target="1 + jnp.arange(len(x)) % 3", ways="jnp.ones(3, bool)"), "some labels are not in 0"),
         (two(target="jnp.arange(len(x)) % 3 - 1", ways="jnp.ones(3, bool)"), "some labels are not in 0"),
         (two(target="jnp.where(self.a < -1, 2, 0) + jnp.arange(8) % 2", ways="jnp.ones(2, bool)"), "some labels"),
+        (two(target="jnp.arange(len(x)) % 3", ways="jnp.arange(3) != 1"), "classes that `ways` says their task lacks"),
         (two(target="jnp.where(self.a < -1, jnp.nan, x)"), "some distributions have tasks with numbers that are not"),
         (two(target="x * np.random.rand()").replace("import jax,", "import numpy as np, jax,"), "for the same key"),
         (two().replace("self.a * jax.random.normal(key)", "self.a"), "every key gives the same distribution"),

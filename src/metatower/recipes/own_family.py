@@ -204,6 +204,7 @@ def _look_at_many(path: Path, splits: dict[str, Tasks]) -> int:
             )
             _check(bool(fine["finite"].all()), "some distributions have tasks with numbers that are not finite")
             _check(bool(fine["labels"].all()), "some labels are not in 0, ..., len(ways) - 1: count classes from 0")
+            _check(bool(fine["ways"].all()), "some labels are of classes that `ways` says their task lacks")
             # equal labels alone do not make equal distributions
             seen[split] = set(zip(drawn, marks, strict=True))
             same = len(seen[split]) == 1
@@ -225,7 +226,7 @@ def _look_at_many(path: Path, splits: dict[str, Tasks]) -> int:
 
 def _look(tasks: Tasks, key: Any) -> tuple[dict[str, Any], Any, Any]:
     """What is fine in tasks of one distribution, their numbers, and marks of what the distribution holds."""
-    drawn, fine = _tasks(tasks, key, jax.random.key(2)), {"finite": jnp.array(True), "labels": jnp.array(True)}
+    drawn, fine = _tasks(tasks, key, jax.random.key(2)), dict.fromkeys(("finite", "labels", "ways"), jnp.array(True))
     for part in (part for task in drawn for part in (task.support, task.query)):
         weight = getattr(part, "weight", None)
         counts = jnp.ones(len(part.x), bool) if weight is None else weight != 0  # padding may hold anything
@@ -234,8 +235,9 @@ def _look(tasks: Tasks, key: Any) -> tuple[dict[str, Any], Any, Any]:
             fine["finite"] &= jnp.all(finite | ~counts)
         ways = getattr(part, "ways", None)
         if ways is not None:
-            inside = ((part.y >= 0) & (part.y < len(ways))).reshape(len(part.y), -1).all(1)
-            fine["labels"] &= jnp.all(inside | ~counts)
+            inside = (part.y >= 0) & (part.y < len(ways))
+            for name, each in (("labels", inside), ("ways", ~inside | ways[part.y])):
+                fine[name] &= jnp.all(each.reshape(len(each), -1).all(1) | ~counts)
     held = [_plain(leaf).ravel() for leaf in jax.tree.leaves(eqx.filter(tasks.sample(key), eqx.is_array))]
     return fine, drawn, [jnp.sum(each * jnp.cos(jnp.arange(each.size))) for each in held]
 
