@@ -21,6 +21,8 @@ from metatower.nets import MLP, Supervised, cross_entropy, squared_error
 SPLITS = ("train", "validation", "test")
 DRAWN = 32
 """Distributions of each split that are looked at."""
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""How to compile what runs once: optimised it takes three times as long to compile."""
 EXPECTED = (
     "`def family(split: str) -> Tasks`, whose tasks are pairs of distributions, `Task(support: Tasks, query: Tasks)`"
 )
@@ -194,7 +196,8 @@ def _shapes(path: Path, split: str, tasks: Tasks) -> tuple[tuple, tuple, bool, i
 def _look_at_many(path: Path, splits: dict[str, Tasks]) -> int:
     """Check tasks of many distributions of each split; how many of those of training differ."""
     keys = jax.random.split(jax.random.key(1), DRAWN)
-    look = eqx.filter_jit(lambda tasks: jax.vmap(lambda key: _look(tasks, key))(keys))
+    jit: Any = eqx.filter_jit  # whose types leave out the options that it hands to `jax.jit`
+    look = jit(lambda tasks: jax.vmap(lambda key: _look(tasks, key))(keys), compiler_options=QUICKLY)
     seen = {}
     for split, tasks in splits.items():
         try:
