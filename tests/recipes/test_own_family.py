@@ -84,7 +84,7 @@ def test_a_family_is_read_and_every_recipe_builds_on_it(text, inputs, outputs, t
     own = read(file(tmp_path, text))
     assert (own.inputs, own.outputs) == (inputs, outputs)
     assert own.ways == (2 if "ways=jnp" in text else None)
-    assert own.metric == ("accuracy" if "ways=" in text else "loss")
+    assert own.metric == ("accuracy" if "ways=jnp" in text else "loss")
     labels = own.ways is not None
     for name, family in FAMILIES.items():
         if family.by_features and not labels:
