@@ -71,7 +71,7 @@ def main() -> None:
         mean, ratio = interval(each), interval(np.log(each) - np.log(losses[USUAL, label]))
         ours = interval(np.log(losses[OURS, label]) - np.log(each))
         percent, gained = ([100 * (np.exp(x) - 1) for x in (r.mean, r.lo, r.hi)] for r in (ratio, ours))
-        where = label.strip(" ()") or "held-out"
+        where = label.strip(" ()")
         rows.append({
             "name": name, "split": where, "loss@K": mean.mean, "ci95": [mean.lo, mean.hi], "n": mean.n,
             "unit": "distribution", "percent_against_usual": percent, "percent_of_optimised_maml": gained,

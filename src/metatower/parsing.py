@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import io
+import itertools
 from contextlib import redirect_stderr
 from typing import Annotated, Any
 
@@ -39,7 +40,7 @@ def parse(kind: Any, arguments: list[str], command: str, *about: str) -> Any:
     try:
         with redirect_stderr(complaint):
             # the texts as they are written: tyro would join the lines of a docstring
-            return tyro.cli(
+            given = tyro.cli(
                 kind,
                 args=arguments,
                 prog=f"metatower {command}",
@@ -50,6 +51,10 @@ def parse(kind: Any, arguments: list[str], command: str, *about: str) -> Any:
         if not end.code:  # --help
             raise
         raise UserError(_in_a_sentence(complaint.getvalue(), command)) from None
+    for name, following in itertools.zip_longest(arguments, arguments[1:], fillvalue="--"):
+        if following.startswith("--") and getattr(given, name.removeprefix("--").replace("-", "_"), None) == ():
+            raise UserError(f"{name}: expected one or more values, got none. See `metatower {command} --help`.")
+    return given
 
 
 def _in_a_sentence(box: str, command: str) -> str:

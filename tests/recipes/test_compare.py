@@ -21,7 +21,7 @@ from metatower.recipes.compare import compare
 from metatower.recipes.compare_plan import Asked, Planned, plan
 from metatower.recipes.compare_seed import Contest, _trained, slug
 from metatower.recipes.compare_tables import RESULT, _budget
-from metatower.recipes.families import family_recipe
+from metatower.recipes.families import FAMILIES, family_recipe
 from metatower.recipes.feature_baselines import PROTOTYPES, trainer
 from metatower.recipes.maml_baselines import START
 from metatower.recipes.optimised_maml_functions import OptimisedMAMLFunctions
@@ -246,11 +246,10 @@ def test_a_short_training_searches_less_beside_its_steps():
     assert family_recipe("meta-optimisation", grounds.ground("functions")).lowered(0.0) == {}
 
 
-def test_no_budget_is_unknown():
-    planned = dataclasses.replace(PLANNED, spent={"recurrent": 2e9})
-    assert _budget("recurrent", planned, {"recurrent": "recurrent"}) == 20  # twice what pooled MAML has
-    assert _budget("meta-gan", planned, {"meta-gan": "meta-gan"}) == 10
-    assert _budget("hierarchical", planned, {"hierarchical": "hierarchical"}) == 40
+def test_every_family_tells_its_budget():
+    for name in FAMILIES:
+        where = grounds.ground("glyphs" if FAMILIES[name].by_features else "functions")
+        assert family_recipe(name, where).evaluations() is not None, name
 
 
 def test_prototypes_have_the_same_compute_as_all():
@@ -292,8 +291,9 @@ def test_on_glyphs_the_settings_are_those_of_the_main_job():
         (["--families", "nowhere.py"], "nowhere.py is no file"),
         (["--families", "function"], "takes `functions`, `glyphs`, or a Python file"),
         (["--only", "meta-optimised-prototypes"], "the tasks have no labels"),
-        (["--only"], "--only: expected one or more names of families, got none"),
+        (["--only"], "--only: expected one or more values, got none"),
         (["--only", "meta"], "no family 'meta'. Choose from meta-optimisation"),
+        (["--seeds", "--quick"], "--seeds: expected one or more values, got none"),
         (["--seeds", "1", "1"], "different numbers"),
         (["--budget", "0"], "minutes above 0"),
         (["--budget", "nan"], "minutes above 0"),

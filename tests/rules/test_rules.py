@@ -1,5 +1,6 @@
 """The rules against formulas, against Optax, and at the points where derivatives go wrong."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -181,3 +182,17 @@ def test_what_a_run_ends_with_is_where_the_next_one_sets_out():
     expect(pick(carried.rule.memory), pick(whole.rule))
     expect(pick(carried.objective), whole.leaves)
     assert carried.rule.memory.count == 6
+
+
+def test_annealing_until_another_step_is_the_same_program():
+    traced = []
+
+    @eqx.filter_jit
+    def moved(rule):
+        traced.append(rule)
+        leaves = [jnp.ones(2)]
+        return rule.step(rule.start(leaves), leaves, leaves)[1][0]
+
+    early, late = (moved(anneal(sgd(0.5), end=end, begin=begin)) for end, begin in ((2, 0), (300, 100)))
+    np.testing.assert_allclose([early, late], 0.5)
+    assert len(traced) == 1

@@ -78,23 +78,18 @@ def concluded(
     return content
 
 
-def _budget(name: str, planned: Planned, parents: dict[str, str]) -> int:
-    """Base-learner gradient evaluations in the training of a contestant.
-
-    Of families whose tower does not tell, as many as pooled MAML has for the same number of operations.
-    """
+def _budget(name: str, planned: Planned, parents: dict[str, str]) -> int | None:
+    """Base-learner gradient evaluations in the training of a contestant."""
     if name in parents and FAMILIES[parents[name]].by_features:
         return 0
     if name in parents and not name.endswith("frozen at its start"):
-        told = planned.evaluations[parents[name]]
-        spent = planned.spent.get(parents[name], planned.flops) / planned.flops
-        return round(spent * (planned.evaluations["pooled MAML"] or 0)) if told is None else told
+        return planned.evaluations[parents[name]]
     if name == "default MAML" or name.removesuffix(" + K") in planned.heads:
         return 0
     if name in parents and not FAMILIES[parents[name]].from_pooled:
         return 0  # frozen at its start, which is fresh
     if name.startswith("pooled MAML"):
-        return planned.evaluations["pooled MAML"] or 0
+        return planned.evaluations["pooled MAML"]
     if name == "MAML, rates from random search":
-        return planned.evaluations["random search"] or 0
+        return planned.evaluations["random search"]
     return (planned.evaluations["pooled MAML"] or 0) * planned.pooled_steps // planned.pooled_total

@@ -22,7 +22,7 @@ SPLITS = ("train", "validation", "test")
 DRAWN = 32
 """Distributions of each split that are looked at."""
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""How to compile what runs once: optimised it takes three times as long to compile."""
+"""How to compile what runs once."""
 EXPECTED = (
     "`def family(split: str) -> Tasks`, whose tasks are pairs of distributions, `Task(support: Tasks, query: Tasks)`"
 )

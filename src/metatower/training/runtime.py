@@ -138,21 +138,20 @@ def interrupted_by_sigterm() -> Generator[None]:
     The error is raised again every `AGAIN` seconds until the context is left: where a signal comes while JAX collects
     garbage, its callback loses the error. Not for a process that waits for others: no handler runs while it does.
     """
-    left, leaving = threading.Event(), threading.Lock()
+    left = threading.Event()
 
-    def again():
+    def repeat():
         while not left.wait(AGAIN):
-            with leaving:
-                if not left.is_set():
-                    os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def handle(number: int, frame: FrameType | None):
-        if not repeating:
-            repeating.append(threading.Thread(target=again, daemon=True))
-            repeating[0].start()
+        if left.is_set():  # it came on the way out
+            return
+        if repeating.ident is None:
+            repeating.start()
         signal.default_int_handler(number, frame)
 
-    repeating: list[threading.Thread] = []
+    repeating = threading.Thread(target=repeat, daemon=True)
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
@@ -161,8 +160,9 @@ def interrupted_by_sigterm() -> Generator[None]:
     try:
         yield
     finally:
-        with leaving:
-            left.set()
+        left.set()
+        if repeating.ident is not None:
+            repeating.join()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
